@@ -1,0 +1,20 @@
+//! What the numbers are: model configuration, the tensor table, token shards, tokenizer, checkpoint, quantised
+//! tensors and the `.6pk` artifact.
+//!
+//! Nothing here knows a device or starts a thread. Parsers take `&[u8]`, cap every count before they allocate and
+//! name what was expected and what was found; writers are atomic and deterministic.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod model;
+pub mod quant;
+pub mod score;
+pub mod tensor;
+
+pub use config::ModelConfig;
+pub use error::{Error, Result};
+pub use model::{Model, TensorData};
+pub use quant::QuantizedMatrix;
+pub use score::Score;
+pub use tensor::{Init, OptimizerGroup, Part, QuantClass, TensorId, TensorSpec};

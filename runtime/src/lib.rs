@@ -1,0 +1,13 @@
+//! What the numbers do: the model as one [`model::forward`] over [`Ops`], the machines that run it, sessions,
+//! sampling, the metric.
+//!
+//! There is one description of the model. Weight format, device, calibration, counting and gradients are
+//! interpreters or decorators of [`Ops`], never a second forward.
+
+pub mod model;
+pub mod ops;
+pub mod weights;
+
+pub use model::{Pass, forward};
+pub use ops::{Batch, Heads, Ops, ReadBack, Role, Rope, Site};
+pub use weights::Weights;

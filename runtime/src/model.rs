@@ -1,0 +1,235 @@
+//! The model: the only place that says what it computes. Source: openai/parameter-golf pull request 1285.
+
+use std::rc::Rc;
+
+use sixpack_formats::{ModelConfig, Part, TensorId};
+
+use crate::ops::{Batch, Heads, Ops, Role, Rope, Site};
+use crate::weights::Weights;
+
+/// How one forward pass runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Whether recurrent layers run again; always so but in training before recurrence starts.
+    pub recurrence: bool,
+    /// Positions of each sequence whose output is wanted, from its end; `None` for all. The last block then computes
+    /// keys and values everywhere and the rest only where it is wanted, with the same result.
+    pub last: Option<usize>,
+}
+
+impl Pass {
+    /// Recurrence on, every position: evaluation and the exported model.
+    pub const FULL: Self = Self { recurrence: true, last: None };
+}
+
+/// Hidden states after the final norm, `[B, T, d]` (or `[B, pass.last, d]`). The head is [`logits`] or [`nll`].
+///
+/// # Errors
+/// Those of the machine.
+pub fn forward<O: Ops>(
+    config: &ModelConfig,
+    weights: &Weights<O::Weight>,
+    ops: &mut O,
+    batch: &Batch<'_>,
+    pass: Pass,
+) -> Result<O::Act, O::Error> {
+    let embedded = ops.embed(&weights[TensorId::TokenEmbedding], batch)?;
+    let x0 = Rc::new(ops.rms_norm(&embedded, 1.0)?);
+    drop(embedded);
+    let value_embedding = value_embedding(weights, ops, batch)?;
+    let rope = Rope { dims: config.rotary_dims(), base: config.rotary_base(batch.context) };
+    let order = config.virtual_layers(pass.recurrence);
+    let encoder = order.len() / 2;
+    let mut stream = Stream::One(Rc::clone(&x0));
+    let mut stack: Vec<Rc<O::Act>> = Vec::with_capacity(encoder);
+    for (virtual_layer, &layer) in order.iter().enumerate() {
+        if virtual_layer >= encoder
+            && let Some(skip) = stack.pop()
+        {
+            let row = (virtual_layer - encoder).min(config.skips() - 1);
+            stream = stream.each(|x| {
+                let gates = weights.find(TensorId::SkipGates);
+                ops.gated_skip(&weights[TensorId::SkipWeights], gates, row, x, &skip)
+            })?;
+        }
+        let last = if virtual_layer + 1 == order.len() { pass.last } else { None };
+        let last = last.filter(|&n| n < batch.len());
+        let mut block = Block { config, weights, ops, rope, virtual_layer, layer, last };
+        stream = block.run(stream, &x0, value_embedding.as_ref())?;
+        if virtual_layer < encoder {
+            let Stream::One(x) = &stream else { unreachable!("validated: lanes part in the decoder half") };
+            stack.push(Rc::clone(x));
+        }
+    }
+    let x = match stream {
+        Stream::One(x) => x,
+        Stream::Two(a, b) => Rc::new(ops.average(&a, &b)?),
+    };
+    ops.rms_norm(&x, 1.0)
+}
+
+/// Logits `[B, T, V]` of hidden states `h`.
+///
+/// # Errors
+/// Those of the machine.
+pub fn logits<O: Ops>(
+    config: &ModelConfig,
+    weights: &Weights<O::Weight>,
+    ops: &mut O,
+    h: &O::Act,
+) -> Result<O::Act, O::Error> {
+    ops.logits(&weights[TensorId::TokenEmbedding], h, config.logit_softcap as f32)
+}
+
+/// Negative log-likelihood in nats `[B, T, 1]` of `targets [B, T]` given hidden states `h`.
+///
+/// # Errors
+/// Those of the machine.
+pub fn nll<O: Ops>(
+    config: &ModelConfig,
+    weights: &Weights<O::Weight>,
+    ops: &mut O,
+    h: &O::Act,
+    targets: &[u32],
+) -> Result<O::Act, O::Error> {
+    ops.nll(&weights[TensorId::TokenEmbedding], h, config.logit_softcap as f32, targets)
+}
+
+/// The residual stream: one, or two lanes (attention's and the MLP's).
+enum Stream<A> {
+    One(Rc<A>),
+    Two(Rc<A>, Rc<A>),
+}
+
+impl<A> Stream<A> {
+    fn each<E>(self, mut f: impl FnMut(&A) -> Result<A, E>) -> Result<Self, E> {
+        Ok(match self {
+            Self::One(x) => Self::One(Rc::new(f(&x)?)),
+            Self::Two(a, b) => Self::Two(Rc::new(f(&a)?), Rc::new(f(&b)?)),
+        })
+    }
+}
+
+/// The shared value embedding times its scale, `[B, T, K·D]`.
+fn value_embedding<O: Ops>(
+    weights: &Weights<O::Weight>,
+    ops: &mut O,
+    batch: &Batch<'_>,
+) -> Result<Option<O::Act>, O::Error> {
+    let Some(table) = weights.find(TensorId::ValueEmbedding) else { return Ok(None) };
+    let mut ve = ops.embed(table, batch)?;
+    if let Some(w) = weights.find(TensorId::ValueProj) {
+        ve = ops.linear(Site::VALUE_PROJ, w, &ve)?;
+    }
+    ops.scale(&weights[TensorId::ValueScale], &ve).map(Some)
+}
+
+/// One run of one physical block.
+struct Block<'a, O: Ops> {
+    config: &'a ModelConfig,
+    weights: &'a Weights<O::Weight>,
+    ops: &'a mut O,
+    rope: Rope,
+    virtual_layer: usize,
+    layer: usize,
+    /// Positions wanted, where fewer than all.
+    last: Option<usize>,
+}
+
+impl<'a, O: Ops> Block<'a, O> {
+    fn run(&mut self, stream: Stream<O::Act>, x0: &O::Act, ve: Option<&O::Act>) -> Result<Stream<O::Act>, O::Error> {
+        let lanes = self.config.parallel_residual && self.layer >= self.config.parallel_start_layer;
+        match stream {
+            Stream::One(x) if !lanes => Ok(Stream::One(Rc::new(self.single(&x, x0, ve)?))),
+            Stream::One(x) => self.two_lanes(&x, &x, x0, ve),
+            Stream::Two(a, b) => self.two_lanes(&a, &b, x0, ve),
+        }
+    }
+
+    fn single(&mut self, x: &O::Act, x0: &O::Act, ve: Option<&O::Act>) -> Result<O::Act, O::Error> {
+        let norm = self.config.norm_scale(self.layer);
+        let (x_in, a) = self.ops.mix_norm(self.part(Part::ResidMix), x, x0, norm)?;
+        let y = self.attend(&a, ve)?;
+        let x_in = self.narrow(x_in)?;
+        let (x_mid, b) = self.ops.add_scaled_norm(&x_in, self.part(Part::AttnScale), &y, norm)?;
+        let m = self.ops.mlp(self.layer, self.part(Part::MlpUp), self.part(Part::MlpDown), &b)?;
+        self.ops.add_scaled(&x_mid, self.part(Part::MlpScale), &m)
+    }
+
+    fn two_lanes(
+        &mut self,
+        l0: &O::Act,
+        l1: &O::Act,
+        x0: &O::Act,
+        ve: Option<&O::Act>,
+    ) -> Result<Stream<O::Act>, O::Error> {
+        let norm = self.config.norm_scale(self.layer);
+        let (_, a) = self.ops.mix_norm(self.part(Part::ResidMix), l0, x0, norm)?;
+        let y = self.attend(&a, ve)?;
+        let y = self.ops.scale(self.part(Part::AttnScale), &y)?;
+        // The rest is computed where it is wanted: all positions, or the last of each sequence.
+        let narrow = |ops: &mut O, x: &O::Act| self.last.map(|n| ops.tail(x, n)).transpose();
+        let (n0, n1, nx0) = (narrow(self.ops, l0)?, narrow(self.ops, l1)?, narrow(self.ops, x0)?);
+        let (l0, l1, x0) = (n0.as_ref().unwrap_or(l0), n1.as_ref().unwrap_or(l1), nx0.as_ref().unwrap_or(x0));
+        let (l0, l1) = self.update_lanes(0, l0, l1, &y)?;
+        let (_, b) = self.ops.mix_norm(self.part(Part::ResidMix), &l1, x0, norm)?;
+        let m = self.ops.mlp(self.layer, self.part(Part::MlpUp), self.part(Part::MlpDown), &b)?;
+        let m = self.ops.scale(self.part(Part::MlpScale), &m)?;
+        let (l0, l1) = self.update_lanes(1, &l0, &l1, &m)?;
+        Ok(Stream::Two(Rc::new(l0), Rc::new(l1)))
+    }
+
+    /// Both lanes take `y`, the output of attention (`half` 0) or the MLP (`half` 1).
+    fn update_lanes(
+        &mut self,
+        half: usize,
+        l0: &O::Act,
+        l1: &O::Act,
+        y: &O::Act,
+    ) -> Result<(O::Act, O::Act), O::Error> {
+        let keep = (&self.weights[TensorId::LaneKeep], self.layer * 2 + half);
+        let post = |lane| (&self.weights[TensorId::LanePost], self.layer * 4 + half * 2 + lane);
+        Ok((self.ops.update_lane(keep, post(0), l0, y)?, self.ops.update_lane(keep, post(1), l1, y)?))
+    }
+
+    /// Attention from its normed input `a [B, T, d]` to its projected output.
+    fn attend(&mut self, a: &O::Act, ve: Option<&O::Act>) -> Result<O::Act, O::Error> {
+        let config = self.config;
+        let heads = Heads { query: config.num_heads, kv: config.num_kv_heads, dim: config.head_dim() };
+        let k = self.linear(Role::Key, Part::Key, a)?;
+        let k = self.ops.head_norm_rope(&k, heads.kv, self.rope, None)?;
+        let mut v = self.linear(Role::Value, Part::Value, a)?;
+        if let (Some(ve), Some(j)) = (ve, config.ve_layers.iter().position(|&l| l == self.layer)) {
+            v = self.ops.add_scaled(&v, &self.weights[TensorId::ValueLayerScale(j as u16)], ve)?;
+        }
+        let q = self.query(a, heads)?;
+        let mut y = self.ops.attention(self.virtual_layer, heads, &q, &k, &v)?;
+        if config.has_xsa(self.layer) {
+            let v = self.narrow(v)?;
+            y = self.ops.exclude_self(heads, &y, &v)?;
+        }
+        self.linear(Role::AttnOut, Part::AttnOut, &y)
+    }
+
+    /// Queries of the wanted positions.
+    fn query(&mut self, a: &O::Act, heads: Heads) -> Result<O::Act, O::Error> {
+        let narrowed = self.last.map(|n| self.ops.tail(a, n)).transpose()?;
+        let q = self.linear(Role::Query, Part::Query, narrowed.as_ref().unwrap_or(a))?;
+        self.ops.head_norm_rope(&q, heads.query, self.rope, Some(self.part(Part::QueryGain)))
+    }
+
+    fn narrow(&mut self, x: O::Act) -> Result<O::Act, O::Error> {
+        match self.last {
+            Some(n) => self.ops.tail(&x, n),
+            None => Ok(x),
+        }
+    }
+
+    fn linear(&mut self, role: Role, part: Part, x: &O::Act) -> Result<O::Act, O::Error> {
+        self.ops.linear(Site { layer: self.layer, role }, self.part(part), x)
+    }
+
+    fn part(&self, part: Part) -> &'a O::Weight {
+        &self.weights[TensorId::block(self.layer, part)]
+    }
+}

@@ -1,0 +1,42 @@
+//! The tensors of a model in the form one machine holds them.
+
+use std::collections::BTreeMap;
+
+use sixpack_formats::{ModelConfig, TensorId, TensorSpec};
+
+/// One `W` for each row of the tensor table.
+#[derive(Clone, Debug)]
+pub struct Weights<W> {
+    tensors: BTreeMap<TensorId, W>,
+}
+
+impl<W> Weights<W> {
+    /// Makes each tensor of the configuration's table with `make`.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    pub fn build<E>(config: &ModelConfig, mut make: impl FnMut(&TensorSpec) -> Result<W, E>) -> Result<Self, E> {
+        let tensors = config.tensors().iter().map(|spec| Ok((spec.id, make(spec)?))).collect::<Result<_, E>>()?;
+        Ok(Self { tensors })
+    }
+
+    /// The tensor, if the configuration has it.
+    pub fn find(&self, id: TensorId) -> Option<&W> {
+        self.tensors.get(&id)
+    }
+
+    /// All tensors in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (TensorId, &W)> {
+        self.tensors.iter().map(|(id, w)| (*id, w))
+    }
+}
+
+impl<W> std::ops::Index<TensorId> for Weights<W> {
+    type Output = W;
+
+    /// # Panics
+    /// If the configuration these weights were built for has no such tensor.
+    fn index(&self, id: TensorId) -> &W {
+        self.tensors.get(&id).unwrap_or_else(|| panic!("these weights have no tensor `{id}`"))
+    }
+}
