@@ -11,6 +11,7 @@ pub mod model;
 pub mod quant;
 pub mod score;
 pub mod tensor;
+pub mod tokenizer;
 
 pub use config::ModelConfig;
 pub use error::{Error, Result};

@@ -1,0 +1,5 @@
+//! Text to tokens and back.
+
+mod bytes;
+
+pub use bytes::ByteTables;
