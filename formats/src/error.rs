@@ -55,6 +55,18 @@ pub enum Error {
         /// What the file has.
         found: String,
     },
+    /// Text that cannot be read as documents.
+    #[error("{}{}: expected {expected}, found {found}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    Corpus {
+        /// The file or folder.
+        path: PathBuf,
+        /// The line, counted from 1, where the file has lines.
+        line: Option<u64>,
+        /// What a document must be.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// Bytes that do not follow the layout of their format.
     #[error("{what} at byte {offset}: expected {expected}, found {found}")]
     Layout {

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod corpus;
 pub mod error;
 pub mod model;
 pub mod quant;
