@@ -4,10 +4,15 @@
 //! There is one description of the model. Weight format, device, calibration, counting and gradients are
 //! interpreters or decorators of [`Ops`], never a second forward.
 
+pub mod cpu;
+mod error;
 pub mod model;
 pub mod ops;
+pub mod watch;
 pub mod weights;
 
+pub use error::{Error, Result};
 pub use model::{Pass, forward};
-pub use ops::{Batch, Heads, Ops, ReadBack, Role, Rope, Site};
+pub use ops::{Batch, Heads, Ops, ReadBack, Remember, Role, Rope, Site};
+pub use watch::Calibrate;
 pub use weights::Weights;

@@ -138,6 +138,7 @@ struct Block<'a, O: Ops> {
 
 impl<'a, O: Ops> Block<'a, O> {
     fn run(&mut self, stream: Stream<O::Act>, x0: &O::Act, ve: Option<&O::Act>) -> Result<Stream<O::Act>, O::Error> {
+        self.ops.block(self.virtual_layer, self.layer);
         let lanes = self.config.parallel_residual && self.layer >= self.config.parallel_start_layer;
         match stream {
             Stream::One(x) if !lanes => Ok(Stream::One(Rc::new(self.single(&x, x0, ve)?))),

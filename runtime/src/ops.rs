@@ -135,7 +135,13 @@ pub trait Ops {
     /// What can go wrong on this machine.
     type Error;
 
-    /// Rows of `table [V, C]` by token id: `[B, T, C]`.
+    /// Told before each block runs which one it is; for traces and timings, it computes nothing.
+    fn block(&mut self, virtual_layer: usize, layer: usize) {
+        let _ = (virtual_layer, layer);
+    }
+
+    /// Rows of `table [V, C]` by token id: `[B, T, C]`. In a session the first row is at the position after the last
+    /// token remembered.
     fn embed(&mut self, table: &Self::Weight, batch: &Batch<'_>) -> Result<Self::Act, Self::Error>;
 
     /// `scale · x / sqrt(mean(x²) + eps)` over channels, eps the machine epsilon of f32.
@@ -277,4 +283,17 @@ pub trait Ops {
 pub trait ReadBack: Ops {
     /// The values, row-major.
     fn read(&mut self, x: &Self::Act) -> Result<Vec<f32>, Self::Error>;
+}
+
+/// A machine that can remember the keys and values of one growing sequence, for sessions.
+pub trait Remember: ReadBack {
+    /// Starts to remember, from nothing: each pass from now on continues the sequence.
+    fn begin(&mut self);
+
+    /// Ends a pass of `len` tokens: the next one starts after them. A pass that failed is forgotten if this is not
+    /// called.
+    fn advance(&mut self, len: usize);
+
+    /// Forgets, and goes back to passes of whole sequences.
+    fn end(&mut self);
 }

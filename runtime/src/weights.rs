@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sixpack_formats::{ModelConfig, TensorId, TensorSpec};
+use sixpack_formats::{Model, ModelConfig, TensorData, TensorId, TensorSpec};
 
 /// One `W` for each row of the tensor table.
 #[derive(Clone, Debug)]
@@ -18,6 +18,12 @@ impl<W> Weights<W> {
     pub fn build<E>(config: &ModelConfig, mut make: impl FnMut(&TensorSpec) -> Result<W, E>) -> Result<Self, E> {
         let tensors = config.tensors().iter().map(|spec| Ok((spec.id, make(spec)?))).collect::<Result<_, E>>()?;
         Ok(Self { tensors })
+    }
+
+    /// Makes each tensor of a model with `make`.
+    pub fn load(model: &Model, mut make: impl FnMut(&TensorSpec, &TensorData) -> W) -> Self {
+        let tensors = model.config.tensors();
+        Self { tensors: tensors.iter().map(|spec| (spec.id, make(spec, &model.tensors[&spec.id]))).collect() }
     }
 
     /// The tensor, if the configuration has it.

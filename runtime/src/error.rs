@@ -1,0 +1,48 @@
+//! The one error type of this crate.
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong when a model runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A token id the model has no embedding for.
+    #[error("token {index}: expected an id below the vocabulary's size {vocab}, found {id}")]
+    Token {
+        /// Index among the tokens given.
+        index: usize,
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A session has no room for more tokens.
+    #[error("the context is full: it holds {limit} tokens, {past} are in it and {more} more were given")]
+    ContextFull {
+        /// Tokens the session can hold.
+        limit: usize,
+        /// Tokens it holds.
+        past: usize,
+        /// Tokens that were to be added.
+        more: usize,
+    },
+    /// Fewer tokens than one window, or none.
+    #[error("too few tokens to evaluate: expected at least {expected}, found {found}")]
+    TooFewTokens {
+        /// Tokens needed.
+        expected: usize,
+        /// Tokens given.
+        found: usize,
+    },
+    /// An option with a value that means nothing.
+    #[error("option `{field}`: expected {expected}, found {found}")]
+    Option {
+        /// Which option.
+        field: &'static str,
+        /// What it must satisfy.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+}
