@@ -1,0 +1,54 @@
+//! The one error type of this crate.
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong while a model is made smaller.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A weight or a Hessian entry is not a number that can be quantised.
+    #[error("tensor `{tensor}`: {what} [{row}, {col}] is {found}, expected a finite number")]
+    NotFinite {
+        /// The tensor's canonical name.
+        tensor: String,
+        /// "weight" or "hessian".
+        what: &'static str,
+        /// Row of the entry.
+        row: usize,
+        /// Column of the entry.
+        col: usize,
+        /// The value there.
+        found: f32,
+    },
+    /// A weight is so large that its row's step does not fit f16.
+    #[error("tensor `{tensor}`: row {row} has a clip of {clip}, whose step {step} is beyond f16")]
+    StepTooLarge {
+        /// The tensor's canonical name.
+        tensor: String,
+        /// The row.
+        row: usize,
+        /// Largest magnitude that the row's codes must reach.
+        clip: f32,
+        /// The step this takes.
+        step: f32,
+    },
+    /// Two inputs whose sizes do not belong together.
+    #[error("tensor `{tensor}`: expected {expected}, found {found}")]
+    Shape {
+        /// The tensor's canonical name.
+        tensor: String,
+        /// What the size must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A name that no compression scheme has.
+    #[error("scheme: expected {expected}, found `{found}`")]
+    UnknownScheme {
+        /// The names there are.
+        expected: String,
+        /// The name given.
+        found: String,
+    },
+}
