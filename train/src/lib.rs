@@ -1,1 +1,16 @@
-//! x
+//! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop.
+#![deny(unsafe_code)]
+
+pub mod engine;
+pub mod error;
+#[allow(unsafe_code, reason = "calls the gemm crate behind checked views")]
+mod matrix;
+mod ops;
+pub mod optim;
+pub mod params;
+mod vector;
+
+pub use engine::{CandleOps, CpuEngine, Gradients, Sequences};
+pub use error::{Error, Result};
+pub use optim::Optimizer;
+pub use params::Params;

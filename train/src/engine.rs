@@ -1,0 +1,321 @@
+//! The CPU engine: the runtime's one `forward` over candle tensors, and gradients by candle's autograd.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, Var, bail};
+use rayon::prelude::*;
+use sixpack_formats::{ModelConfig, TensorSpec};
+use sixpack_runtime::{Batch, Heads, Ops, Pass, ReadBack, Rope, Site, Weights, forward, model};
+
+use crate::ops::attention::Attention;
+use crate::ops::embed::Embed;
+use crate::ops::exclude_self::ExcludeSelf;
+use crate::ops::head_norm_rope::{HeadNormRope, Rotation};
+use crate::ops::linear::Linear;
+use crate::ops::loss::{CrossEntropy, Nll, Softcap};
+use crate::ops::mix::Mix;
+use crate::ops::mlp::{LeakyReluSquared, Mlp};
+use crate::ops::rms_norm::RmsNorm;
+use crate::ops::scaled::{AddScaled, Scale, Slice};
+use crate::ops::skip::Gate;
+use crate::params::{Params, zeros};
+use crate::vector::add;
+use crate::{Error, Result};
+
+/// An interpreter of the model on candle tensors, differentiable in the weights. Runs on the calling thread.
+#[derive(Debug, Default)]
+pub struct CandleOps {
+    /// Length of the sequences of the batch that was embedded last: shorter activations are its last positions.
+    len: usize,
+    rotation: Option<Arc<Rotation>>,
+}
+
+impl CandleOps {
+    fn rotation(&mut self, rope: Rope) -> Arc<Rotation> {
+        match &self.rotation {
+            Some(rotation) if rotation.serves(rope, self.len) => Arc::clone(rotation),
+            _ => Arc::clone(self.rotation.insert(Arc::new(Rotation::new(rope, self.len)))),
+        }
+    }
+}
+
+impl Ops for CandleOps {
+    type Act = Tensor;
+    type Weight = Tensor;
+    type Error = candle_core::Error;
+
+    fn embed(&mut self, table: &Tensor, batch: &Batch<'_>) -> candle_core::Result<Tensor> {
+        if batch.context != batch.len() {
+            bail!("training runs whole sequences, found {} of {} positions", batch.len(), batch.context);
+        }
+        self.len = batch.len();
+        table.apply_op1(Embed { ids: batch.ids.to_vec(), sequences: batch.sequences })
+    }
+
+    fn rms_norm(&mut self, x: &Tensor, scale: f32) -> candle_core::Result<Tensor> {
+        x.apply_op1(RmsNorm { scale })
+    }
+
+    fn mix(&mut self, weights: &Tensor, x: &Tensor, x0: &Tensor) -> candle_core::Result<Tensor> {
+        weights.apply_op3(x, x0, Mix)
+    }
+
+    fn linear(&mut self, _: Site, w: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.apply_op2(w, Linear)
+    }
+
+    fn head_norm_rope(
+        &mut self,
+        x: &Tensor,
+        heads: usize,
+        rope: Rope,
+        gain: Option<&Tensor>,
+    ) -> candle_core::Result<Tensor> {
+        let start = self.len.saturating_sub(x.dim(1)?);
+        let op = HeadNormRope { heads, rotation: self.rotation(rope), start };
+        match gain {
+            Some(gain) => x.apply_op2(gain, op),
+            None => x.apply_op1(op),
+        }
+    }
+
+    fn attention(&mut self, _: usize, heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
+        q.apply_op3(k, v, Attention::new(heads))
+    }
+
+    fn exclude_self(&mut self, heads: Heads, y: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
+        y.apply_op2(v, ExcludeSelf(heads))
+    }
+
+    fn leaky_relu_squared(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.apply_op1(LeakyReluSquared)
+    }
+
+    fn add_scaled(&mut self, x: &Tensor, scale: &Tensor, y: &Tensor) -> candle_core::Result<Tensor> {
+        x.apply_op3(scale, y, AddScaled(Slice::all(scale)))
+    }
+
+    fn scale(&mut self, scale: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        scale.apply_op2(x, Scale(Slice::all(scale)))
+    }
+
+    fn gated_skip(
+        &mut self,
+        weights: &Tensor,
+        gates: Option<&Tensor>,
+        row: usize,
+        x: &Tensor,
+        skip: &Tensor,
+    ) -> candle_core::Result<Tensor> {
+        let slice = Slice::row(weights, row);
+        match gates {
+            Some(gates) => gates.apply_op3(x, &weights.apply_op2(skip, Scale(slice))?, Gate(slice)),
+            None => x.apply_op3(weights, skip, AddScaled(slice)),
+        }
+    }
+
+    fn update_lane(
+        &mut self,
+        keep: (&Tensor, usize),
+        post: (&Tensor, usize),
+        lane: &Tensor,
+        y: &Tensor,
+    ) -> candle_core::Result<Tensor> {
+        let kept = keep.0.apply_op2(lane, Scale(Slice::element(keep.1)))?;
+        kept.apply_op3(post.0, y, AddScaled(Slice::element(post.1)))
+    }
+
+    fn average(&mut self, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+        (a + b)? * 0.5
+    }
+
+    fn tail(&mut self, x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
+        x.narrow(1, x.dim(1)? - n, n)?.contiguous()
+    }
+
+    fn softcap(&mut self, x: &Tensor, cap: f32) -> candle_core::Result<Tensor> {
+        x.apply_op1(Softcap(cap))
+    }
+
+    fn cross_entropy(&mut self, logits: &Tensor, targets: &[u32]) -> candle_core::Result<Tensor> {
+        logits.apply_op1(CrossEntropy { targets: targets.to_vec() })
+    }
+
+    fn mlp(&mut self, _: usize, up: &Tensor, down: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.apply_op3(up, down, Mlp::default())
+    }
+
+    fn nll(&mut self, table: &Tensor, h: &Tensor, cap: f32, targets: &[u32]) -> candle_core::Result<Tensor> {
+        h.apply_op2(table, Nll::new(targets, cap))
+    }
+}
+
+impl ReadBack for CandleOps {
+    fn read(&mut self, x: &Tensor) -> candle_core::Result<Vec<f32>> {
+        x.flatten_all()?.to_vec1()
+    }
+}
+
+/// The tokens of an optimizer step, or a part of them: inputs and, one position on, targets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequences {
+    /// Inputs `[B, T]`.
+    pub inputs: Vec<u32>,
+    /// Targets `[B, T]`.
+    pub targets: Vec<u32>,
+    /// `T`.
+    pub len: usize,
+}
+
+impl Sequences {
+    /// Splits windows of `len + 1` tokens, laid end to end, into inputs and targets.
+    ///
+    /// # Panics
+    /// If `tokens` is not whole windows.
+    pub fn from_windows(tokens: &[u32], len: usize) -> Self {
+        assert!(len > 0 && tokens.len().is_multiple_of(len + 1), "{} tokens in windows of {len} + 1", tokens.len());
+        let windows = tokens.chunks_exact(len + 1);
+        let inputs = windows.clone().flat_map(|w| &w[..len]).copied().collect();
+        let targets = windows.flat_map(|w| &w[1..]).copied().collect();
+        Self { inputs, targets, len }
+    }
+
+    /// `B`.
+    pub fn count(&self) -> usize {
+        self.inputs.len() / self.len.max(1)
+    }
+}
+
+/// What a batch says about the weights.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// Mean loss in nats per token.
+    pub loss: f64,
+    /// Gradient of the mean loss for each tensor.
+    pub of: Params,
+}
+
+/// Computes losses and gradients on this machine's CPU.
+///
+/// A batch is cut into micro-batches of a fixed number of sequences, each run by one thread; their gradients are added
+/// in order. The result therefore does not depend on the number of threads.
+#[derive(Debug)]
+pub struct CpuEngine {
+    config: ModelConfig,
+    micro_batch: usize,
+    pool: rayon::ThreadPool,
+}
+
+impl CpuEngine {
+    /// An engine for models of this configuration, with micro-batches of so many sequences, on so many threads.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn new(config: &ModelConfig, micro_batch: usize, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build().map_err(Error::Threads)?;
+        Ok(Self { config: config.clone(), micro_batch: micro_batch.max(1), pool })
+    }
+
+    /// The threads, for the optimizer's work too.
+    pub fn pool(&self) -> &rayon::ThreadPool {
+        &self.pool
+    }
+
+    /// Mean loss of a batch and its gradient for each tensor of the table.
+    ///
+    /// # Errors
+    /// If the batch is empty, or a token or a tensor is not the configuration's.
+    pub fn gradients(&self, params: &Params, batch: &Sequences, recurrence: bool) -> Result<Gradients> {
+        if batch.inputs.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        let weights = self.weights(params)?;
+        let size = self.micro_batch * batch.len;
+        let micro: Vec<_> = batch.inputs.chunks(size).zip(batch.targets.chunks(size)).collect();
+        let mut total = Gradients { loss: 0.0, of: zeros(&self.config) };
+        // As many at once as there are threads, so that only so many gradients are in memory.
+        for wave in micro.chunks(self.pool.current_num_threads()) {
+            let run = |&(inputs, targets): &(&[u32], &[u32])| {
+                let share = inputs.len() as f64 / batch.inputs.len() as f64;
+                micro_batch(&self.config, &weights, inputs, targets, batch.len, recurrence, share)
+            };
+            let parts: Vec<_> = self.pool.install(|| wave.par_iter().map(run).collect::<Result<_>>())?;
+            for part in parts {
+                total.loss += part.loss;
+                for (id, sum) in &mut total.of {
+                    if let Some(gradient) = part.of.get(id) {
+                        add(sum, gradient);
+                    }
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Mean loss of a batch, without gradients.
+    ///
+    /// # Errors
+    /// As [`CpuEngine::gradients`].
+    pub fn loss(&self, params: &Params, batch: &Sequences, recurrence: bool) -> Result<f64> {
+        if batch.inputs.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        let weights = Weights::build(&self.config, |spec| tensor(params, spec))?;
+        let size = self.micro_batch * batch.len;
+        let micro: Vec<_> = batch.inputs.chunks(size).zip(batch.targets.chunks(size)).collect();
+        let run = |&(inputs, targets): &(&[u32], &[u32])| -> Result<f64> {
+            let nll = nll(&self.config, &weights, inputs, targets, batch.len, recurrence)?;
+            Ok(nll.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).sum())
+        };
+        let sums: Vec<f64> = self.pool.install(|| micro.par_iter().map(run).collect::<Result<_>>())?;
+        Ok(sums.iter().sum::<f64>() / batch.inputs.len() as f64)
+    }
+
+    /// The weights as candle variables.
+    fn weights(&self, params: &Params) -> Result<Weights<Tensor>> {
+        Weights::build(&self.config, |spec| Ok(Var::from_tensor(&tensor(params, spec)?)?.into_inner()))
+    }
+}
+
+fn tensor(params: &Params, spec: &TensorSpec) -> Result<Tensor> {
+    let data = params.get(&spec.id).ok_or_else(|| Error::MissingTensor(spec.name()))?;
+    Ok(Tensor::from_slice(data, spec.shape.as_slice(), &Device::Cpu)?)
+}
+
+/// Losses `[B, T, 1]` of a micro-batch.
+fn nll(
+    config: &ModelConfig,
+    weights: &Weights<Tensor>,
+    inputs: &[u32],
+    targets: &[u32],
+    len: usize,
+    recurrence: bool,
+) -> Result<Tensor> {
+    let mut ops = CandleOps::default();
+    let batch = Batch::new(inputs, inputs.len() / len);
+    let h = forward(config, weights, &mut ops, &batch, Pass { recurrence, last: None })?;
+    Ok(model::nll(config, weights, &mut ops, &h, targets)?)
+}
+
+/// Loss and gradients of a micro-batch, both times its share of the batch.
+fn micro_batch(
+    config: &ModelConfig,
+    weights: &Weights<Tensor>,
+    inputs: &[u32],
+    targets: &[u32],
+    len: usize,
+    recurrence: bool,
+    share: f64,
+) -> Result<Gradients> {
+    let nll = nll(config, weights, inputs, targets, len, recurrence)?;
+    let loss = (nll.mean_all()? * share)?;
+    let mut store = loss.backward()?;
+    let mut of = Params::new();
+    for (id, weight) in weights.iter() {
+        // A tensor the pass does not use has no gradient: layers of a second lane before it starts, for instance.
+        if let Some(gradient) = store.remove(weight) {
+            of.insert(id, gradient.flatten_all()?.to_vec1()?);
+        }
+    }
+    Ok(Gradients { loss: f64::from(loss.to_scalar::<f32>()?), of })
+}
