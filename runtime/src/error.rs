@@ -35,6 +35,14 @@ pub enum Error {
         /// Tokens given.
         found: usize,
     },
+    /// The system gave no more threads.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The system's message.
+        reason: String,
+    },
     /// An option with a value that means nothing.
     #[error("option `{field}`: expected {expected}, found {found}")]
     Option {

@@ -4,6 +4,8 @@
 //! There is one description of the model. Weight format, device, calibration, counting and gradients are
 //! interpreters or decorators of [`Ops`], never a second forward.
 
+#![deny(unsafe_code)]
+
 pub mod cpu;
 mod error;
 pub mod model;

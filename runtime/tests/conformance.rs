@@ -5,7 +5,7 @@
 mod golden;
 
 use sixpack_formats::ModelConfig;
-use sixpack_runtime::cpu::{Mat, Reference};
+use sixpack_runtime::cpu::{Fast, Mat, Reference};
 use sixpack_runtime::{Batch, Pass, ReadBack, Weights, forward, model};
 
 /// Largest difference from the goldens allowed in f32.
@@ -123,3 +123,5 @@ macro_rules! conformance {
 }
 
 conformance!(reference, Reference::new());
+conformance!(fast_on_one_thread, Fast::new(1).unwrap());
+conformance!(fast_on_two_threads, Fast::new(2).unwrap());

@@ -50,4 +50,15 @@ impl Mat {
     pub fn shape(&self) -> [usize; 3] {
         [self.sequences, self.len, self.cols]
     }
+
+    /// The last `n` positions of each sequence, which stay the positions they are: `[B, n, C]`.
+    ///
+    /// # Panics
+    /// If `n` is 0 or more than `T`.
+    pub fn tail(&self, n: usize) -> Self {
+        assert!((1..=self.len).contains(&n), "a tail of {n} positions of {}", self.len);
+        let kept = |sequence: &[f32]| sequence[(self.len - n) * self.cols..].to_vec();
+        let data = self.data.chunks_exact(self.len * self.cols).flat_map(kept).collect();
+        Self { len: n, start: self.start + self.len - n, data, ..*self }
+    }
 }

@@ -16,7 +16,6 @@ mod mix;
 mod rms_norm;
 mod scale;
 mod softcap;
-mod tail;
 mod update_lane;
 
 use sixpack_formats::Model;
@@ -103,7 +102,7 @@ impl Ops for Reference {
     }
 
     fn tail(&mut self, x: &Mat, n: usize) -> Result<Mat> {
-        Ok(tail::tail(x, n))
+        Ok(x.tail(n))
     }
 
     fn softcap(&mut self, x: &Mat, cap: f32) -> Result<Mat> {

@@ -1,0 +1,57 @@
+//! The MLP, a tile of rows at a time, so that its hidden values never leave the cache.
+
+use super::Weight;
+use super::linear::linear;
+use super::matmul::{View, multiply};
+use super::pool::Pool;
+use super::simd::wide;
+use crate::cpu::Mat;
+
+/// Rows of a tile.
+const TILE: usize = 128;
+
+/// `leaky_relu(x, 0.5)²`.
+pub(super) fn leaky_relu_squared(pool: &Pool, x: &Mat) -> Mat {
+    let mut y = x.clone();
+    pool.rows(&mut y.data, x.cols, pool.share(x.rows(), x.cols), |_, y| activate(y));
+    y
+}
+
+/// `x upᵀ`, [`leaky_relu_squared`], `· downᵀ`.
+pub(super) fn mlp(pool: &Pool, up: &Weight, down: &Weight, x: &Mat) -> Mat {
+    let hidden = up.rows();
+    if x.rows() < 16 {
+        let mut u = linear(pool, up, x);
+        activate(&mut u.data);
+        return linear(pool, down, &u);
+    }
+    let (up, down_values) = (up.to_f32(), down.to_f32());
+    let (dim, cols) = (x.cols, down.rows());
+    let mut y = x.like(cols, vec![0.0; x.rows() * cols]);
+    let share = pool.share(x.rows(), hidden * (x.cols + cols));
+    pool.rows(&mut y.data, cols, share, |first, y| {
+        let mut u = vec![0.0; share.min(TILE) * hidden];
+        for (tile, y) in y.chunks_mut(TILE * cols).enumerate() {
+            let rows = y.len() / cols;
+            let x = View::rows(&x.data[(first + tile * TILE) * x.cols..], rows, x.cols, x.cols);
+            let u = &mut u[..rows * hidden];
+            multiply(x, View::rows(&up, hidden, dim, dim).t(), u, hidden);
+            activate(u);
+            let u = View::rows(u, rows, hidden, hidden);
+            multiply(u, View::rows(&down_values, cols, hidden, hidden).t(), y, cols);
+        }
+    });
+    y
+}
+
+fn activate(u: &mut [f32]) {
+    wide(
+        #[inline(always)]
+        || {
+            for u in u.iter_mut() {
+                let leaky = if *u > 0.0 { *u } else { 0.5 * *u };
+                *u = leaky * leaky;
+            }
+        },
+    );
+}

@@ -1,0 +1,97 @@
+//! A parameter as the fast interpreter keeps it.
+
+use std::borrow::Cow;
+
+use sixpack_formats::{TensorData, TensorSpec};
+
+use crate::cpu::Dense;
+
+/// A parameter in f32, or as integer codes: a quarter of the memory, which is what a step of one token waits for.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// f32 values.
+    Dense(Dense),
+    /// Codes and row scales.
+    Int8(Int8),
+}
+
+/// `W[i, j] = codes[i, j] · scales[i]`.
+#[derive(Clone, Debug)]
+pub struct Int8 {
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Codes `[rows, cols]`.
+    pub codes: Vec<i8>,
+    /// Steps `[rows]`.
+    pub scales: Vec<f32>,
+}
+
+impl Weight {
+    /// The tensor of a model; codes stay codes.
+    pub fn load(spec: &TensorSpec, data: &TensorData) -> Self {
+        match data {
+            TensorData::Quantized(q) => Self::Int8(Int8 {
+                rows: q.rows,
+                cols: q.cols,
+                codes: q.codes.clone(),
+                scales: q.scales.iter().map(|s| s.to_f32()).collect(),
+            }),
+            _ => Self::Dense(Dense::load(spec, data)),
+        }
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Dense(w) => w.rows,
+            Self::Int8(w) => w.rows,
+        }
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        match self {
+            Self::Dense(w) => w.cols,
+            Self::Int8(w) => w.cols,
+        }
+    }
+
+    /// All values as f32; borrowed where they are.
+    pub fn to_f32(&self) -> Cow<'_, [f32]> {
+        match self {
+            Self::Dense(w) => Cow::Borrowed(&w.data),
+            Self::Int8(w) => {
+                let mut values = vec![0.0; w.codes.len()];
+                for i in 0..w.rows {
+                    w.dequantize_row(i, &mut values[i * w.cols..(i + 1) * w.cols]);
+                }
+                Cow::Owned(values)
+            }
+        }
+    }
+
+    /// Writes row `i` as f32.
+    pub(super) fn read_row(&self, i: usize, out: &mut [f32]) {
+        match self {
+            Self::Dense(w) => out.copy_from_slice(w.row(i)),
+            Self::Int8(w) => w.dequantize_row(i, out),
+        }
+    }
+}
+
+impl Int8 {
+    /// Codes of row `i`.
+    pub(super) fn row(&self, i: usize) -> &[i8] {
+        &self.codes[i * self.cols..(i + 1) * self.cols]
+    }
+
+    fn dequantize_row(&self, i: usize, out: &mut [f32]) {
+        let scale = self.scales[i];
+        super::simd::wide(
+            #[inline(always)]
+            || out.iter_mut().zip(self.row(i)).for_each(|(out, &code)| *out = f32::from(code) * scale),
+        );
+    }
+}
