@@ -67,6 +67,16 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A tokenizer that cannot be used, or not be trained.
+    #[error("tokenizer, {field}: expected {expected}, found {found}")]
+    Tokenizer {
+        /// The field or the piece of the model, or the option of the training.
+        field: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// Bytes that do not follow the layout of their format.
     #[error("{what} at byte {offset}: expected {expected}, found {found}")]
     Layout {
