@@ -6,15 +6,18 @@
 
 #![deny(unsafe_code)]
 
+pub mod count;
 pub mod cpu;
 mod error;
+pub mod metric;
 pub mod model;
 pub mod ops;
 pub mod watch;
 pub mod weights;
 
+pub use count::Count;
 pub use error::{Error, Result};
 pub use model::{Pass, forward};
 pub use ops::{Batch, Heads, Ops, ReadBack, Remember, Role, Rope, Site};
-pub use watch::Calibrate;
+pub use watch::{Calibrate, Trace};
 pub use weights::Weights;

@@ -4,8 +4,10 @@
 //! method, so that the operations inside are seen.
 
 mod calibrate;
+mod trace;
 
 pub use calibrate::{Calibrate, Inputs};
+pub use trace::{Divergence, Record, Records, Trace, first_divergence};
 
 use crate::ops::{Batch, Heads, Ops, ReadBack, Rope, Site};
 
