@@ -5,16 +5,23 @@
 //! name what was expected and what was found; writers are atomic and deterministic.
 #![deny(unsafe_code)]
 
+pub mod atomic;
+pub mod checkpoint;
 pub mod config;
 pub mod corpus;
+pub mod digest;
 pub mod error;
+pub mod mapped;
 pub mod model;
 pub mod quant;
 pub mod score;
+pub mod shard;
+pub mod state_dict;
 pub mod tensor;
 pub mod tokenizer;
 
 pub use config::ModelConfig;
+pub use digest::Digest;
 pub use error::{Error, Result};
 pub use model::{Model, TensorData};
 pub use quant::QuantizedMatrix;
