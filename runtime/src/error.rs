@@ -43,6 +43,12 @@ pub enum Error {
         /// The system's message.
         reason: String,
     },
+    /// Logits nothing can be sampled from.
+    #[error("cannot sample: expected finite logits, found {found}")]
+    Logits {
+        /// What was given.
+        found: String,
+    },
     /// An option with a value that means nothing.
     #[error("option `{field}`: expected {expected}, found {found}")]
     Option {

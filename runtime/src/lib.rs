@@ -12,6 +12,9 @@ mod error;
 pub mod metric;
 pub mod model;
 pub mod ops;
+pub mod sampler;
+pub mod session;
+pub mod stream;
 pub mod watch;
 pub mod weights;
 
@@ -19,5 +22,8 @@ pub use count::Count;
 pub use error::{Error, Result};
 pub use model::{Pass, forward};
 pub use ops::{Batch, Heads, Ops, ReadBack, Remember, Role, Rope, Site};
+pub use sampler::{Sampler, Sampling};
+pub use session::Session;
+pub use stream::TextStream;
 pub use watch::{Calibrate, Trace};
 pub use weights::Weights;
