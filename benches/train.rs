@@ -1,0 +1,151 @@
+//! Speed of a training step on one thread, against the measured peak of a matrix product on the same thread.
+//!
+//! The shape is that of a model of 5.3 M parameters: 4 layers of width 320, recurrence on, 1024 pieces, sequences of
+//! 256. Arithmetic counted is the model's: 6 × matmul parameters × tokens, recurrent layers as often as they run, the
+//! head included; norms, attention scores and the optimizer are not counted but are in the time.
+//!
+//!     cargo bench --bench train
+
+use std::time::{Duration, Instant};
+
+use sixpack_formats::ModelConfig;
+use sixpack_train::optim::{self, AdamW, Groups, Muon, Now};
+use sixpack_train::{CpuEngine, Optimizer, Params, Sequences, params};
+
+const SEQUENCES: usize = 24;
+const MICRO_BATCH: usize = 8;
+
+fn main() {
+    let config = ModelConfig {
+        vocab_size: 1024,
+        num_layers: 4,
+        model_dim: 320,
+        num_heads: 5,
+        num_kv_heads: 5,
+        train_seq_len: 256,
+        eval_seq_len: 256,
+        xsa_last_n: 4,
+        ve_layers: vec![2, 3],
+        ve_dim: 64,
+        recur_layers: vec![1, 2],
+        ..ModelConfig::record()
+    };
+    let tokens = SEQUENCES * config.train_seq_len;
+    let batch = batch(&config);
+    let mut weights = weights(&config);
+    let engine = CpuEngine::new(&config, MICRO_BATCH, 1).expect("one thread");
+    let gradients = engine.gradients(&weights, &batch, true).expect("a batch of the configuration");
+    check(&engine, &weights, &batch, &gradients.of, gradients.loss);
+
+    let peak = gemm_peak();
+    println!("matrix product of 1024³ in f32, one thread: {peak:.1} GFLOP/s (peak)");
+    let flops = 6.0 * matmul_parameters(&config) as f64 * tokens as f64;
+    let report = |what: &str, time: Duration| {
+        let rate = flops / time.as_secs_f64() / 1e9;
+        let per_second = tokens as f64 / time.as_secs_f64();
+        println!("{what}: {rate:.1} GFLOP/s, {:.0}% of peak, {per_second:.0} tokens/s", 100.0 * rate / peak);
+    };
+    let gradient_time = best(3, || {
+        engine.gradients(&weights, &batch, true).expect("checked above");
+    });
+    report("gradients", gradient_time);
+    let mut optimizer = Optimizer::new(&config, groups());
+    let mut ema = weights.clone();
+    let step_time = best(3, || {
+        let mut gradients = engine.gradients(&weights, &batch, true).expect("checked above");
+        optim::clip(&mut gradients.of, 0.3);
+        engine.pool().install(|| optimizer.step(&mut weights, &gradients.of, Now { lr_scale: 1e-3, momentum: 0.95 }));
+        optim::average(&mut ema, &weights, 0.997);
+    });
+    report(&format!("training step of {tokens} tokens"), step_time);
+}
+
+/// Correct before fast: a small move along the gradient changes the loss as the gradient says.
+fn check(engine: &CpuEngine, weights: &Params, batch: &Sequences, gradients: &Params, loss: f64) {
+    let norm: f64 = gradients.values().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+    let step = 1e-2 / norm;
+    let mut moved = weights.clone();
+    for (w, g) in moved.values_mut().flatten().zip(gradients.values().flatten()) {
+        *w -= (step * f64::from(*g)) as f32;
+    }
+    let change = loss - engine.loss(&moved, batch, true).expect("the same batch");
+    let ratio = change / (step * norm * norm);
+    assert!((0.9..1.1).contains(&ratio), "the loss changes by {ratio:.3} of what the gradient says");
+}
+
+fn batch(config: &ModelConfig) -> Sequences {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32 % config.vocab_size as u32
+    };
+    let windows: Vec<u32> = (0..SEQUENCES * (config.train_seq_len + 1)).map(|_| next()).collect();
+    Sequences::from_windows(&windows, config.train_seq_len)
+}
+
+/// Uniform weights of about the size training gives them.
+fn weights(config: &ModelConfig) -> Params {
+    let mut state = 7u64;
+    let mut weights = params::zeros(config);
+    for value in weights.values_mut().flatten() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *value = ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 0.1;
+    }
+    weights
+}
+
+fn groups() -> Groups {
+    let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
+    let matrix = Muon { lr: 0.02, weight_decay: 0.09, iterations: 5, row_equalisation: true };
+    Groups { matrix, token: adamw, scalar: adamw }
+}
+
+/// Parameters that a token is multiplied by, each as often as it runs.
+fn matmul_parameters(config: &ModelConfig) -> usize {
+    let (d, kv) = (config.model_dim, config.kv_dim());
+    let block = 2 * d * d + 2 * kv * d + 2 * d * config.mlp_hidden();
+    config.virtual_layers(true).len() * block + kv * config.ve_dim + config.vocab_size * d
+}
+
+fn gemm_peak() -> f64 {
+    let n = 1024;
+    let (a, b, mut c) = (vec![0.5f32; n * n], vec![0.25f32; n * n], vec![0.0f32; n * n]);
+    let time = best(10, || {
+        // SAFETY: three matrices of n·n elements, row strides n, column strides 1; `c` is borrowed mutably.
+        unsafe {
+            gemm::gemm(
+                n,
+                n,
+                n,
+                c.as_mut_ptr(),
+                1,
+                n as isize,
+                false,
+                a.as_ptr(),
+                1,
+                n as isize,
+                b.as_ptr(),
+                1,
+                n as isize,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    });
+    assert_eq!(c[n + 1], n as f32 / 8.0);
+    2.0 * (n as f64).powi(3) / time.as_secs_f64() / 1e9
+}
+
+/// The shortest of several runs.
+fn best(runs: usize, mut f: impl FnMut()) -> Duration {
+    let time = |_| {
+        let start = Instant::now();
+        f();
+        start.elapsed()
+    };
+    (0..runs).map(time).min().unwrap_or_default()
+}
