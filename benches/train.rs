@@ -96,7 +96,7 @@ fn weights(config: &ModelConfig) -> Params {
 
 fn groups() -> Groups {
     let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
-    let matrix = Muon { lr: 0.02, weight_decay: 0.09, iterations: 5, row_equalisation: true };
+    let matrix = Muon { lr: 0.02, weight_decay: 0.09, newton_schulz_steps: 5, row_equalisation: true };
     Groups { matrix, token: adamw, scalar: adamw }
 }
 

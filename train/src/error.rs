@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use std::path::PathBuf;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -32,4 +34,54 @@ pub enum Error {
         /// Elements found.
         found: usize,
     },
+    /// A key of a recipe has a value it cannot have.
+    #[error("recipe key `{key}`: expected {expected}, found {found}")]
+    Recipe {
+        /// The dotted key.
+        key: String,
+        /// What it must satisfy.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A recipe's text is not TOML, or has a key that no recipe has.
+    #[error("recipe: {0}")]
+    RecipeSyntax(String),
+    /// A recipe's file cannot be read.
+    #[error("{}: cannot read: {source} (nor is it a built-in recipe: {})", path.display(), known.join(", "))]
+    RecipeFile {
+        /// What was asked for.
+        path: PathBuf,
+        /// Names of the built-in recipes.
+        known: [&'static str; 2],
+        /// The system's message.
+        source: std::io::Error,
+    },
+    /// There is nothing to train on.
+    #[error("expected at least one shard of training tokens, found none")]
+    NoShards,
+    /// A shard without room for one sequence.
+    #[error("shard `{name}`: expected at least {expected} tokens, found {found}")]
+    ShortShard {
+        /// The file.
+        name: String,
+        /// A sequence and its last target.
+        expected: usize,
+        /// Its tokens.
+        found: usize,
+    },
+    /// The saved position of a loader is not one of these shards.
+    #[error("position of the loader: expected {expected}, found {found}")]
+    Cursors {
+        /// What these shards allow.
+        expected: String,
+        /// What was saved.
+        found: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn recipe(key: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Recipe { key: key.into(), expected: expected.into(), found: found.into() }
+    }
 }

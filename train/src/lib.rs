@@ -3,14 +3,21 @@
 
 pub mod engine;
 pub mod error;
+pub mod init;
+pub mod loader;
 #[allow(unsafe_code, reason = "calls the gemm crate behind checked views")]
 mod matrix;
 mod ops;
 pub mod optim;
 pub mod params;
+pub mod recipe;
+pub mod schedule;
 mod vector;
 
 pub use engine::{CandleOps, CpuEngine, Gradients, Sequences};
 pub use error::{Error, Result};
+pub use init::init;
+pub use loader::Loader;
 pub use optim::Optimizer;
 pub use params::Params;
+pub use recipe::Recipe;

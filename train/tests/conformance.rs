@@ -130,7 +130,7 @@ fn three_steps_of_training() {
         let matrix = Muon {
             lr: number("matrix_lr"),
             weight_decay: number("muon_wd"),
-            iterations: number("ns_steps") as usize,
+            newton_schulz_steps: number("ns_steps") as usize,
             row_equalisation: true,
         };
         let groups = Groups { matrix, token: adamw("token_lr", "embed_wd"), scalar: adamw("scalar_lr", "scalar_wd") };

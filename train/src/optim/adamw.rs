@@ -1,16 +1,29 @@
 //! AdamW with decoupled weight decay (arXiv 1711.05101), bias correction as PyTorch has it.
 
+use serde::{Deserialize, Serialize};
+
 /// Settings of a group.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdamW {
     /// Learning rate before the schedule.
     pub lr: f64,
     /// Decay rates of the averages of the gradient and of its square.
+    #[serde(default = "betas")]
     pub betas: [f64; 2],
     /// Added to the root of the square average.
+    #[serde(default = "eps")]
     pub eps: f64,
     /// Decoupled weight decay, times the learning rate.
     pub weight_decay: f64,
+}
+
+fn betas() -> [f64; 2] {
+    [0.9, 0.95]
+}
+
+fn eps() -> f64 {
+    1e-8
 }
 
 impl AdamW {

@@ -1,21 +1,34 @@
 //! MuonEq-R: momentum, row equalisation, orthogonalisation (openai/parameter-golf pull request 1285; Muon is by
 //! Keller Jordan, <https://kellerjordan.github.io/posts/muon>).
 
+use serde::{Deserialize, Serialize};
+
 use super::Now;
 use super::newton_schulz::orthogonalize;
 use crate::vector::sum_of_squares;
 
 /// Settings of the matrix group.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Muon {
     /// Learning rate before the schedule.
     pub lr: f64,
     /// Decoupled weight decay, times the learning rate.
     pub weight_decay: f64,
     /// Newton–Schulz iterations.
-    pub iterations: usize,
-    /// Whether rows are equalised before the orthogonalisation (the "Eq-R").
+    #[serde(default = "newton_schulz_steps")]
+    pub newton_schulz_steps: usize,
+    /// Whether rows are equalised before the orthogonalisation (the "Eq-R"); plain Muon without.
+    #[serde(default = "row_equalisation")]
     pub row_equalisation: bool,
+}
+
+fn newton_schulz_steps() -> usize {
+    5
+}
+
+fn row_equalisation() -> bool {
+    true
 }
 
 impl Muon {
@@ -35,7 +48,7 @@ impl Muon {
                 row.iter_mut().for_each(|u| *u *= factor);
             }
         }
-        let update = orthogonalize(update, rows, cols, self.iterations);
+        let update = orthogonalize(update, rows, cols, self.newton_schulz_steps);
         let lr = self.lr * f64::from(now.lr_scale);
         let keep = (1.0 - lr * self.weight_decay) as f32;
         let size = (lr * (rows as f64 / cols as f64).max(1.0).sqrt()) as f32;

@@ -1,0 +1,394 @@
+//! Recipes: everything that decides a training run, as a TOML file.
+//!
+//! Two types: what was typed ([`toml::Table`], with `--set` overrides applied), and what it means ([`Recipe`],
+//! resolved and validated once). A key that is absent takes the record's value (but an optimizer's group that is given
+//! has to say its `lr` and `weight_decay`); a key that does not exist is an error.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sixpack_formats::ModelConfig;
+use toml::{Table, Value};
+
+use crate::loader::Mixing;
+use crate::optim::{AdamW, Groups, Muon};
+use crate::schedule::{Schedule, When};
+use crate::{Error, Result};
+
+/// The recipes that are part of the program, by name.
+pub const EMBEDDED: [(&str, &str); 2] =
+    [("record", include_str!("../../recipes/record.toml")), ("small", include_str!("../../recipes/small.toml"))];
+
+/// A resolved recipe.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recipe {
+    /// What the run is called.
+    pub name: String,
+    /// Decides start values and data order.
+    pub seed: u64,
+    /// The model.
+    pub model: ModelConfig,
+    /// Tokens of a step.
+    pub batch: BatchSize,
+    /// When the run ends.
+    pub budget: Budget,
+    /// The optimizers.
+    pub optimizer: Optimizers,
+    /// What changes over the run.
+    pub schedule: Schedules,
+    /// How batches are drawn from shards.
+    pub data: Mixing,
+    /// What does not change the result.
+    pub run: Run,
+}
+
+/// Tokens of a step, and how they are cut up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchSize {
+    /// Tokens of an optimizer step over all ranks; a multiple of the model's `train_seq_len`.
+    pub tokens_per_step: usize,
+    /// Sequences that one thread or device runs at once. It decides the order of sums, so the last bits of a result.
+    pub micro_batch: usize,
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { tokens_per_step: 786_432, micro_batch: 8 }
+    }
+}
+
+/// When a run ends: whichever limit comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Budget {
+    /// Optimizer steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Seconds of training, warm-up and validation not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Seconds of those kept back at the end.
+    pub reserve_seconds: f64,
+}
+
+impl Budget {
+    /// Seconds of optimizer steps, if time is a limit.
+    pub fn training_seconds(&self) -> Option<f64> {
+        self.seconds.map(|s| s - self.reserve_seconds)
+    }
+
+    /// The share of the budget used: of the time if there is one, else of the steps.
+    pub fn fraction(&self, step: u64, elapsed: f64) -> f64 {
+        let used = match (self.training_seconds(), self.steps) {
+            (Some(seconds), _) => elapsed / seconds,
+            (None, Some(steps)) => step as f64 / steps as f64,
+            (None, None) => 0.0,
+        };
+        used.clamp(0.0, 1.0)
+    }
+
+    /// Whether the run is over.
+    pub fn spent(&self, step: u64, elapsed: f64) -> bool {
+        self.steps.is_some_and(|steps| step >= steps) || self.training_seconds().is_some_and(|s| elapsed >= s)
+    }
+}
+
+/// The budget as it is typed.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TypedBudget {
+    steps: Option<u64>,
+    minutes: Option<f64>,
+    seconds: Option<f64>,
+    reserve_seconds: f64,
+}
+
+/// The optimizers of the three groups, the clip and the average.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Optimizers {
+    /// Largest global norm of the gradients.
+    pub grad_clip: f64,
+    /// Decay per step of the average of the weights, which is what is evaluated and exported.
+    pub ema_decay: f64,
+    /// Matrices of the blocks.
+    pub matrix: Muon,
+    /// Embedding tables.
+    pub token: AdamW,
+    /// Control tensors.
+    pub scalar: AdamW,
+}
+
+impl Default for Optimizers {
+    fn default() -> Self {
+        let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
+        Self {
+            grad_clip: 0.3,
+            ema_decay: 0.997,
+            matrix: Muon { lr: 0.02, weight_decay: 0.09, newton_schulz_steps: 5, row_equalisation: true },
+            token: AdamW { lr: 0.03, weight_decay: 0.09, ..adamw },
+            scalar: adamw,
+        }
+    }
+}
+
+impl Optimizers {
+    /// The settings of the three groups.
+    pub fn groups(&self) -> Groups {
+        Groups { matrix: self.matrix, token: self.token, scalar: self.scalar }
+    }
+}
+
+/// What changes over a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedules {
+    /// Factor on every learning rate.
+    pub lr: Schedule,
+    /// Muon's momentum.
+    pub momentum: Schedule,
+    /// When recurrent layers start to run twice.
+    pub recurrence: When,
+}
+
+impl Default for Schedules {
+    fn default() -> Self {
+        Self {
+            lr: Schedule::fractions(&[(0.0, 1.0), (0.333, 1.0), (1.0, 0.0)]),
+            momentum: Schedule::steps(&[(0, 0.92), (1500, 0.99)]),
+            recurrence: When::Step(3000),
+        }
+    }
+}
+
+/// What does not change the result.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Run {
+    /// Steps before the clock starts, without recurrence and as many with it; they leave no trace.
+    pub warmup_steps: u64,
+    /// Steps between log lines.
+    pub log_steps: u64,
+    /// Seconds between checkpoints; 0 for one at the end only.
+    pub checkpoint_seconds: f64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { warmup_steps: 20, log_steps: 50, checkpoint_seconds: 120.0 }
+    }
+}
+
+/// A whole recipe as it is typed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    #[serde(default = "unnamed")]
+    name: String,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    model: Table,
+    #[serde(default)]
+    batch: BatchSize,
+    #[serde(default)]
+    budget: TypedBudget,
+    #[serde(default)]
+    optimizer: Optimizers,
+    #[serde(default)]
+    schedule: Schedules,
+    #[serde(default)]
+    data: Mixing,
+    #[serde(default)]
+    run: Run,
+}
+
+fn unnamed() -> String {
+    "unnamed".into()
+}
+
+impl Recipe {
+    /// Reads a recipe: one of [`EMBEDDED`] by its name, else a file. `overrides` are `KEY=VALUE` with dotted keys and
+    /// TOML values; a value that is no TOML is taken as a string.
+    ///
+    /// # Errors
+    /// If the file cannot be read; an unknown key, with its line; a value the recipe cannot have, by its dotted key.
+    pub fn load(name_or_path: &str, overrides: &[impl AsRef<str>]) -> Result<Self> {
+        if let Some((_, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
+            return Self::parse(text, overrides);
+        }
+        let path = Path::new(name_or_path);
+        let text = std::fs::read_to_string(path).map_err(|source| Error::RecipeFile {
+            path: path.into(),
+            known: EMBEDDED.map(|(name, _)| name),
+            source,
+        })?;
+        Self::parse(&text, overrides)
+    }
+
+    /// Reads a recipe from its text; see [`Recipe::load`].
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn parse(text: &str, overrides: &[impl AsRef<str>]) -> Result<Self> {
+        // The text by itself first: its errors have lines.
+        let typed: Typed =
+            toml::from_str(text).map_err(|e| Error::RecipeSyntax(e.to_string().trim_end().to_owned()))?;
+        resolve_model(&typed.model).map_err(|e| at_line(text, e))?;
+        let mut table: Table = toml::from_str(text).map_err(|e| Error::RecipeSyntax(e.to_string()))?;
+        for text in overrides {
+            apply(&mut table, text.as_ref())?;
+        }
+        let typed = Value::Table(table).try_into().map_err(|e: toml::de::Error| syntax(&e))?;
+        Self::resolve(typed)
+    }
+
+    fn resolve(typed: Typed) -> Result<Self> {
+        let Typed { name, seed, model, batch, budget, optimizer, schedule, data, run } = typed;
+        let mut model = resolve_model(&model)?;
+        if let When::Step(step) = schedule.recurrence {
+            model.recur_start_step = step as usize;
+        }
+        let seconds = match (budget.seconds, budget.minutes) {
+            (Some(_), Some(_)) => return Err(Error::recipe("budget", "either `seconds` or `minutes`", "both")),
+            (seconds, minutes) => seconds.or(minutes.map(|m| 60.0 * m)),
+        };
+        let budget = Budget { steps: budget.steps, seconds, reserve_seconds: budget.reserve_seconds };
+        let recipe = Self { name, seed, model, batch, budget, optimizer, schedule, data, run };
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// Sequences of an optimizer step over all ranks.
+    pub fn sequences_per_step(&self) -> usize {
+        self.batch.tokens_per_step / self.model.train_seq_len
+    }
+
+    /// The resolved recipe as TOML, without presets: what a checkpoint and an artifact record.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("plain tables of numbers serialise")
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        let (tokens, len) = (self.batch.tokens_per_step, self.model.train_seq_len);
+        if tokens == 0 || !tokens.is_multiple_of(len) {
+            let expected = format!("a multiple of model.train_seq_len {len}");
+            return Err(Error::recipe("batch.tokens_per_step", expected, tokens.to_string()));
+        }
+        range("batch.micro_batch", self.batch.micro_batch as f64, 1.0, 1e6)?;
+        let Budget { steps, seconds, reserve_seconds } = self.budget;
+        if steps.is_none() && seconds.is_none() {
+            return Err(Error::recipe("budget", "`steps`, `minutes` or `seconds`", "none of them"));
+        }
+        range("budget.steps", steps.unwrap_or(1) as f64, 1.0, 1e12)?;
+        range("budget.reserve_seconds", reserve_seconds, 0.0, 1e9)?;
+        if seconds.is_some_and(|s| !(s > reserve_seconds && s <= 1e9)) {
+            let expected = format!("above budget.reserve_seconds {reserve_seconds}, at most 1e9");
+            return Err(Error::recipe("budget.seconds", expected, seconds.unwrap_or_default().to_string()));
+        }
+        self.validate_optimizer()?;
+        self.schedule.lr.validate("schedule.lr", 0.0, 1e3)?;
+        self.schedule.momentum.validate("schedule.momentum", 0.0, 0.9999)?;
+        self.schedule.recurrence.validate("schedule.recurrence")?;
+        self.data.shards.validate("data.shards", 1.0, 1e6)?;
+        self.data.alpha.validate("data.alpha", 0.0, 10.0)?;
+        range("run.log_steps", self.run.log_steps as f64, 1.0, 1e12)?;
+        range("run.checkpoint_seconds", self.run.checkpoint_seconds, 0.0, 1e9)
+    }
+
+    fn validate_optimizer(&self) -> Result<()> {
+        let Optimizers { grad_clip, ema_decay, matrix, token, scalar } = self.optimizer;
+        range("optimizer.grad_clip", grad_clip, 1e-9, 1e9)?;
+        range("optimizer.ema_decay", ema_decay, 0.0, 0.999_999)?;
+        range("optimizer.matrix.newton_schulz_steps", matrix.newton_schulz_steps as f64, 1.0, 100.0)?;
+        for (group, lr, decay) in [
+            ("matrix", matrix.lr, matrix.weight_decay),
+            ("token", token.lr, token.weight_decay),
+            ("scalar", scalar.lr, scalar.weight_decay),
+        ] {
+            range(&format!("optimizer.{group}.lr"), lr, 0.0, 1e3)?;
+            range(&format!("optimizer.{group}.weight_decay"), decay, 0.0, 1e3)?;
+        }
+        for (group, betas, eps) in [("token", token.betas, token.eps), ("scalar", scalar.betas, scalar.eps)] {
+            for beta in betas {
+                range(&format!("optimizer.{group}.betas"), beta, 0.0, 0.999_999)?;
+            }
+            range(&format!("optimizer.{group}.eps"), eps, 1e-30, 1.0)?;
+        }
+        Ok(())
+    }
+}
+
+fn range(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::recipe(key, format!("{low} to {high}"), value.to_string()))
+}
+
+/// `[model]`: a preset, with fields over it.
+fn resolve_model(typed: &Table) -> Result<ModelConfig> {
+    let mut fields = typed.clone();
+    let preset = match fields.remove("preset") {
+        None => ModelConfig::record(),
+        Some(Value::String(name)) => ModelConfig::preset(&name)?,
+        Some(other) => return Err(Error::recipe("model.preset", "a string", other.type_str())),
+    };
+    let mut merged = Table::try_from(preset).expect("a plain struct of numbers serialises");
+    for (key, value) in fields {
+        if !merged.contains_key(&key) {
+            let known = merged.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Err(Error::recipe(format!("model.{key}"), format!("one of preset, {known}"), "an unknown key"));
+        }
+        merged.insert(key, value);
+    }
+    let config: ModelConfig = Value::Table(merged).try_into().map_err(|e: toml::de::Error| syntax(&e))?;
+    config.validate()?;
+    Ok(config)
+}
+
+fn syntax(error: &toml::de::Error) -> Error {
+    Error::RecipeSyntax(error.to_string().trim_end().to_owned())
+}
+
+/// Adds the line on which a recipe's text sets the key an error names.
+fn at_line(text: &str, error: Error) -> Error {
+    let Error::Recipe { key, expected, found } = error else { return error };
+    let field = key.rsplit('.').next().unwrap_or(&key);
+    let sets =
+        |line: &str| line.trim_start().strip_prefix(field).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let found = match text.lines().position(sets) {
+        Some(line) => format!("{found} on line {}", line + 1),
+        None => found,
+    };
+    Error::Recipe { key, expected, found }
+}
+
+/// Applies `KEY=VALUE` to what was typed, and names the key if the result is no recipe.
+fn apply(table: &mut Table, text: &str) -> Result<()> {
+    let (path, value) = text.split_once('=').ok_or_else(|| Error::recipe(text, "KEY=VALUE", "no `=`"))?;
+    let (path, value) = (path.trim(), value.trim());
+    let value = match toml::from_str::<Table>(&format!("value = {value}")) {
+        Ok(mut parsed) if parsed.len() == 1 => parsed.remove("value").expect("the one key"),
+        _ => Value::String(value.to_owned()),
+    };
+    let mut keys: Vec<&str> = path.split('.').collect();
+    let last = keys.pop().expect("split gives at least one part");
+    let mut here = &mut *table;
+    for key in keys {
+        let entry = here.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        let found = entry.type_str();
+        here = entry.as_table_mut().ok_or_else(|| Error::recipe(path, format!("a table at `{key}`"), found))?;
+    }
+    let both_clocks = path == "budget.minutes" || path == "budget.seconds";
+    if both_clocks {
+        // The file may have said it in the other unit.
+        here.remove("minutes");
+        here.remove("seconds");
+    }
+    here.insert(last.to_owned(), value);
+    let checked: Result<Typed, _> = Value::Table(table.clone()).try_into();
+    let typed = checked.map_err(|e| Error::recipe(path, "a recipe's key and value", e.message()))?;
+    resolve_model(&typed.model).map(drop)
+}

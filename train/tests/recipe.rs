@@ -1,0 +1,119 @@
+//! Recipes: what is typed, what it means, and what is refused.
+
+use sixpack_formats::ModelConfig;
+use sixpack_train::Recipe;
+use sixpack_train::recipe::EMBEDDED;
+use sixpack_train::schedule::{Progress, When};
+
+const NONE: [&str; 0] = [];
+
+fn set(overrides: &[&str]) -> Recipe {
+    Recipe::load("small", overrides).unwrap()
+}
+
+fn refused(overrides: &[&str]) -> String {
+    Recipe::load("small", overrides).unwrap_err().to_string()
+}
+
+#[test]
+fn the_record_is_the_record() {
+    let recipe = Recipe::load("record", &NONE).unwrap();
+    assert_eq!(recipe.model, ModelConfig::record());
+    assert_eq!((recipe.batch.tokens_per_step, recipe.sequences_per_step()), (786_432, 384));
+    assert_eq!(recipe.budget.training_seconds(), Some(590.0));
+    let (matrix, token, scalar) = (recipe.optimizer.matrix, recipe.optimizer.token, recipe.optimizer.scalar);
+    assert_eq!((matrix.lr, matrix.weight_decay, matrix.newton_schulz_steps), (0.02, 0.09, 5));
+    assert_eq!((token.lr, token.betas, token.eps, token.weight_decay), (0.03, [0.9, 0.95], 1e-8, 0.09));
+    assert_eq!((scalar.lr, scalar.betas, scalar.eps, scalar.weight_decay), (0.02, [0.9, 0.95], 1e-8, 0.02));
+    assert_eq!((recipe.optimizer.grad_clip, recipe.optimizer.ema_decay), (0.3, 0.997));
+    assert_eq!(recipe.schedule.recurrence, When::Step(3000));
+    let at = |step, fraction| Progress { step, fraction };
+    assert_eq!(recipe.schedule.lr.value(at(0, 0.3)), 1.0);
+    assert!((recipe.schedule.lr.value(at(0, 0.5)) - 0.5 / 0.667).abs() < 1e-12);
+    assert!((recipe.schedule.momentum.value(at(750, 0.0)) - 0.955).abs() < 1e-12);
+    assert_eq!(recipe.data.shards.value(at(1800, 0.0)), 32.0);
+    assert_eq!(recipe.data.alpha.value(at(0, 0.0)), 0.9);
+    assert_eq!(recipe.run.warmup_steps, 20);
+}
+
+#[test]
+fn absent_keys_take_the_records_values() {
+    let recipe = Recipe::parse("budget.steps = 3", &NONE).unwrap();
+    let record = Recipe::load("record", &NONE).unwrap();
+    assert_eq!((&recipe.optimizer, &recipe.schedule), (&record.optimizer, &record.schedule));
+    assert_eq!((&recipe.model, recipe.batch, &recipe.data), (&record.model, record.batch, &record.data));
+}
+
+#[test]
+fn every_embedded_recipe_round_trips_through_its_resolved_form() {
+    for (name, _) in EMBEDDED {
+        let recipe = Recipe::load(name, &NONE).unwrap();
+        assert_eq!(recipe.name, name);
+        assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
+    }
+}
+
+#[test]
+fn overrides_by_dotted_key() {
+    let recipe = set(&["optimizer.matrix.lr=0.03", "model.num_layers = 6", "model.recur_layers=[2, 3]", "name=mine"]);
+    assert_eq!(recipe.optimizer.matrix.lr, 0.03);
+    assert_eq!((recipe.model.num_layers, recipe.model.recur_layers.as_slice()), (6, &[2, 3][..]));
+    assert_eq!(recipe.name, "mine");
+    let recipe = set(&["schedule.recurrence={ step = 7 }", "budget.seconds=30", "budget.steps=9"]);
+    assert_eq!((recipe.schedule.recurrence, recipe.model.recur_start_step), (When::Step(7), 7));
+    assert_eq!((recipe.budget.seconds, recipe.budget.steps), (Some(30.0), Some(9)));
+    let recipe = set(&["schedule.momentum=[{ fraction = 0.5, value = 0.9 }]"]);
+    assert_eq!(recipe.schedule.momentum.value(Progress::default()), 0.9);
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_line() {
+    let message = |text: &str| Recipe::parse(text, &NONE).unwrap_err().to_string();
+    let text = "[budget]\nsteps = 3\n[optimizer.matrix]\nlearning_rate = 0.1\n";
+    assert!(message(text).contains("line 4") && message(text).contains("unknown field `learning_rate`"));
+    let text = "budget.steps = 3\n[model]\npreset = \"small\"\nnum_layer = 4\n";
+    let found = message(text);
+    assert!(found.contains("`model.num_layer`") && found.contains("unknown key on line 4"), "{found}");
+    assert!(message("budgets.steps = 3").contains("unknown field `budgets`"));
+    assert!(message("budget.steps = ").contains("line 1"));
+    assert!(refused(&["optimizer.matrix.lrr=1"]).contains("`optimizer.matrix.lrr`"));
+    assert!(refused(&["model.widht=64"]).contains("`model.widht`"));
+    assert!(refused(&["seed"]).contains("expected KEY=VALUE"));
+    assert!(refused(&["seed.x=1"]).contains("expected a table at `seed`, found integer"));
+    let found = Recipe::load("no/such/file.toml", &NONE).unwrap_err().to_string();
+    assert!(found.contains("no/such/file.toml: cannot read") && found.contains("record, small"), "{found}");
+}
+
+#[test]
+fn impossible_values_are_named() {
+    for (change, expected) in [
+        ("batch.tokens_per_step=1000", "`batch.tokens_per_step`: expected a multiple of model.train_seq_len 256"),
+        ("budget.seconds=-1", "`budget.seconds`"),
+        ("budget.reserve_seconds=200", "`budget.seconds`: expected above budget.reserve_seconds 200"),
+        ("optimizer.matrix.lr=-0.1", "`optimizer.matrix.lr`: expected 0 to 1000, found -0.1"),
+        ("optimizer.token.betas=[0.9, 1.0]", "`optimizer.token.betas`"),
+        ("optimizer.ema_decay=1", "`optimizer.ema_decay`"),
+        ("optimizer.matrix.lr=fast", "`optimizer.matrix.lr`"),
+        ("schedule.lr=[]", "`schedule.lr`: expected at least one point"),
+        ("schedule.recurrence={ fraction = 2.0 }", "`schedule.recurrence`"),
+        ("schedule.momentum=[{ value = 1.0 }]", "needs either `step` or `fraction`"),
+        ("model.num_kv_heads=3", "`num_kv_heads`: expected a divisor"),
+        ("model.preset=huge", "`preset`"),
+        ("run.log_steps=0", "`run.log_steps`"),
+    ] {
+        let found = refused(&[change]);
+        assert!(found.contains(expected), "{change}: {found}");
+    }
+    let found = Recipe::parse("seed = 1", &NONE).unwrap_err().to_string();
+    assert!(found.contains("`budget`: expected `steps`, `minutes` or `seconds`"), "{found}");
+}
+
+#[test]
+fn budgets_end_and_measure_a_run() {
+    let time = set(&["budget.seconds=100", "budget.reserve_seconds=20", "budget.steps=50"]).budget;
+    assert_eq!(time.fraction(49, 40.0), 0.5);
+    assert!(!time.spent(49, 79.9) && time.spent(50, 0.0) && time.spent(0, 80.0));
+    let steps = Recipe::parse("budget.steps = 8", &NONE).unwrap().budget;
+    assert_eq!(steps.fraction(2, 1e6), 0.25);
+    assert!(!steps.spent(7, 1e6) && steps.spent(8, 0.0));
+}
