@@ -11,6 +11,7 @@ pub mod config;
 pub mod corpus;
 pub mod digest;
 pub mod error;
+pub mod estimate;
 pub mod mapped;
 pub mod model;
 pub mod quant;
