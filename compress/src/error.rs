@@ -51,4 +51,34 @@ pub enum Error {
         /// The name given.
         found: String,
     },
+    /// There is nothing to calibrate on.
+    #[error(
+        "calibration: expected {expected}, found {tokens} tokens for {batches} batches of {sequences} sequences of {seq_len}"
+    )]
+    Calibration {
+        /// What is needed.
+        expected: &'static str,
+        /// Tokens given.
+        tokens: usize,
+        /// Length of a sequence.
+        seq_len: usize,
+        /// Batches wanted.
+        batches: usize,
+        /// Sequences of a batch.
+        sequences: usize,
+    },
+    /// The system gives no such number of threads.
+    #[error("cannot run on {threads} threads{}", source.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
+    Threads {
+        /// How many were wanted.
+        threads: usize,
+        /// The system's message, if it was asked.
+        source: Option<rayon::ThreadPoolBuildError>,
+    },
+    /// The model could not be run.
+    #[error(transparent)]
+    Run(#[from] sixpack_runtime::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] sixpack_formats::Error),
 }

@@ -7,11 +7,13 @@ pub mod distortion;
 pub mod error;
 mod factor;
 pub mod gptq;
+pub mod hessian;
 pub mod matrix;
 mod product;
 pub mod round;
 pub mod scheme;
 
 pub use error::{Error, Result};
+pub use hessian::{Calibration, Hessians};
 pub use matrix::Matrix;
 pub use scheme::Scheme;

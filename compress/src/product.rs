@@ -26,7 +26,6 @@ impl<'a> View<'a> {
     }
 
     /// The same entries, `(i, j)` for `(j, i)`.
-    #[cfg(test)]
     pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.cols,
