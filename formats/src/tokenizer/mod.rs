@@ -4,18 +4,21 @@
 //! goldens of this crate hold ids made by that library. Reading a text goes in two steps, [`Tokenizer::normalize`] and
 //! the merges of byte-pair encoding.
 
+mod builtin;
 mod bytes;
 mod charsmap;
 mod decode;
 mod encode;
 mod model;
 mod normalize;
+mod pack;
 mod prefix;
 mod proto;
 mod vocabulary;
 
 pub use bytes::ByteTables;
 pub use encode::Encoder;
+pub use pack::{pack, unpack};
 
 use crate::{Error, Result};
 
