@@ -14,6 +14,7 @@ mod normalize;
 mod pack;
 mod prefix;
 mod proto;
+pub mod train;
 mod vocabulary;
 
 pub use bytes::ByteTables;

@@ -74,14 +74,7 @@ impl<'a> ModelFile<'a> {
     /// Reads the messages and checks the types and sizes; what they mean together is the vocabulary's matter.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
         let mut pieces = Vec::new();
-        let mut trainer = TrainerSpec {
-            model_type: 1,
-            byte_fallback: false,
-            whitespace_as_suffix: false,
-            unknown_surface: " \u{2047} ",
-            bos_piece: "<s>",
-            eos_piece: "</s>",
-        };
+        let mut trainer = TrainerSpec::default();
         let mut normalizer = NormalizerSpec {
             charsmap: &[],
             add_dummy_prefix: true,
@@ -144,6 +137,20 @@ fn piece_type(field: &Field<'_>) -> Result<PieceType> {
     let found = field.int()?;
     let known = [Normal, Unknown, Control, UserDefined, Unused, Byte].into_iter().find(|&t| t as i32 == found);
     known.ok_or_else(|| wrong(field.offset, "a piece type from 1 to 6", found.to_string()))
+}
+
+impl Default for TrainerSpec<'_> {
+    /// What absent fields mean.
+    fn default() -> Self {
+        Self {
+            model_type: 1,
+            byte_fallback: false,
+            whitespace_as_suffix: false,
+            unknown_surface: " \u{2047} ",
+            bos_piece: "<s>",
+            eos_piece: "</s>",
+        }
+    }
 }
 
 impl<'a> TrainerSpec<'a> {

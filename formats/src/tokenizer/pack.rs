@@ -220,7 +220,8 @@ impl Reader<'_> {
             let line = line.ok_or_else(|| damaged(self.position, "a line of a piece", "the end".into()))?;
             let piece = guess.piece(line);
             let written = piece.and_then(|(text, score, kind)| write_record(&text, score, kind, &mut model));
-            written.ok_or_else(|| damaged(self.position, "a piece", format!("{} bytes of another kind", line.len())))?;
+            written
+                .ok_or_else(|| damaged(self.position, "a piece", format!("{} bytes of another kind", line.len())))?;
             if model.len() > room {
                 break;
             }
