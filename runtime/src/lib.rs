@@ -9,6 +9,7 @@
 pub mod count;
 pub mod cpu;
 mod error;
+pub mod generate;
 pub mod metric;
 pub mod model;
 pub mod ops;

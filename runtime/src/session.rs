@@ -94,6 +94,13 @@ where
         &self.logits
     }
 
+    /// Forgets everything that was read.
+    pub fn restart(&mut self) {
+        self.ops.begin();
+        self.past = 0;
+        self.logits.clear();
+    }
+
     /// Tokens read.
     pub fn past(&self) -> usize {
         self.past
