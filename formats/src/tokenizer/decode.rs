@@ -56,8 +56,10 @@ impl Tokenizer {
             flush(&mut bytes, &mut text);
             at_start &= !dropped_space && text.is_empty();
             let surface = str::from_utf8(self.piece_bytes(id)).unwrap_or_default();
-            let own = matches!(kind, Some(PieceType::Normal | PieceType::UserDefined | PieceType::Unused));
-            let stripped = surface.strip_prefix(' ').filter(|_| own && at_start && self.drops_first_space);
+            let special = matches!(kind, None | Some(PieceType::Control | PieceType::Unknown));
+            let spaced = !special && self.piece(id).is_some_and(|piece| piece.starts_with(SPACE));
+            let strip = spaced && at_start && self.drops_first_space;
+            let stripped = surface.strip_prefix(' ').filter(|_| strip);
             // One dummy space is dropped; a normaliser that squeezes spaces leaves none at the start at all.
             dropped_space = stripped.is_some() && !self.drops_all_first_spaces;
             text.push_str(if kind.is_none() { "\u{FFFD}" } else { stripped.unwrap_or(surface) });

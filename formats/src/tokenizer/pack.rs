@@ -24,7 +24,6 @@
 use std::io::{Read, Write};
 
 use super::builtin;
-use super::proto::wrong;
 use crate::{Error, Result};
 
 const ABSENT: u32 = u32::MAX;
@@ -202,9 +201,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn damaged(&self, expected: &str, found: String) -> Error {
+        let what = "packed tokenizer, decompressed,";
+        Error::Layout { what, offset: self.position as u64, expected: expected.into(), found }
+    }
+
     fn u32(&mut self, what: &str) -> Result<u32> {
         let rest = &self.body[self.position..];
-        let bytes = rest.first_chunk().ok_or_else(|| damaged(self.position, what, format!("{} bytes", rest.len())))?;
+        let bytes = rest.first_chunk().ok_or_else(|| self.damaged(what, format!("{} bytes", rest.len())))?;
         self.position += 4;
         Ok(u32::from_le_bytes(*bytes))
     }
@@ -217,11 +221,10 @@ impl Reader<'_> {
         for _ in 0..count {
             let rest = &self.body[self.position..];
             let line = rest.iter().position(|&byte| byte == LINE_END).map(|end| &rest[..end]);
-            let line = line.ok_or_else(|| damaged(self.position, "a line of a piece", "the end".into()))?;
+            let line = line.ok_or_else(|| self.damaged("a line of a piece", "the end".into()))?;
             let piece = guess.piece(line);
             let written = piece.and_then(|(text, score, kind)| write_record(&text, score, kind, &mut model));
-            written
-                .ok_or_else(|| damaged(self.position, "a piece", format!("{} bytes of another kind", line.len())))?;
+            written.ok_or_else(|| self.damaged("a piece", format!("{} bytes of another kind", line.len())))?;
             if model.len() > room {
                 break;
             }
@@ -245,11 +248,6 @@ fn decompress(stream: &[u8], size: usize) -> Result<Vec<u8>> {
     }
 }
 
-fn damaged(offset: usize, expected: &str, found: String) -> Error {
-    match wrong(offset, expected, found) {
-        Error::Layout { offset, expected, found, .. } => {
-            Error::Layout { what: "packed tokenizer", offset, expected, found }
-        }
-        other => other,
-    }
+fn damaged(offset: u64, expected: &str, found: String) -> Error {
+    Error::Layout { what: "packed tokenizer", offset, expected: expected.into(), found }
 }

@@ -7,12 +7,21 @@ use crate::tokenizer::builtin;
 use crate::tokenizer::model::{NormalizerSpec, TrainerSpec};
 use crate::tokenizer::normalize::{Normalizer, SPACE};
 use crate::tokenizer::prefix::PrefixMatcher;
+use crate::tokenizer::vocabulary::piece_byte;
+
+use super::SPECIAL;
 
 /// Longer words are cut: text without spaces would be one word otherwise.
 const MAX_WORD_BYTES: usize = 4096;
 
 /// Bytes of distinct words that are kept; after that, only the words already known are counted.
 const MAX_TOTAL_BYTES: usize = 1 << 27;
+
+/// Stands for text that nothing may be learned from. Normalised text has no tabs of its own.
+const WALL: char = '\t';
+
+/// Bytes of the longest fixed piece, such as `<0x0A>`.
+const LONGEST_FIXED: usize = 6;
 
 /// A word and how often it occurs.
 pub(super) type Word = (Box<str>, u64);
@@ -43,7 +52,7 @@ impl WordCounts {
     /// Adds a document. Documents are encoded one at a time and so counted one at a time: the first word of each has no
     /// space before it.
     pub fn add(&mut self, text: &str) {
-        let normal = self.normalizer.normalize(text);
+        let normal = wall_off_fixed_pieces(self.normalizer.normalize(text));
         let mut rest = normal.as_str();
         while let Some(first) = rest.chars().next() {
             let first = first.len_utf8();
@@ -71,6 +80,29 @@ impl WordCounts {
     }
 }
 
+/// Puts a [`WALL`] for each text like `<s>` or `<0x0A>`, so that nothing is learned from those.
+fn wall_off_fixed_pieces(text: String) -> String {
+    if !text.contains('<') {
+        return text;
+    }
+    let mut walled = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('<') {
+        walled.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let end = rest.bytes().take(LONGEST_FIXED).position(|byte| byte == b'>').map_or(1, |end| end + 1);
+        let tag = &rest[..end];
+        if SPECIAL.contains(&tag) || piece_byte(tag).is_some() {
+            walled.push(WALL);
+            rest = &rest[end..];
+        } else {
+            walled.push('<');
+            rest = &rest[1..];
+        }
+    }
+    walled + rest
+}
+
 /// The most frequent characters, as many as it takes to cover the share `coverage` of the text, most frequent first.
 pub(super) fn alphabet(words: &[Word], coverage: f32) -> Vec<(char, u64)> {
     let mut counts: HashMap<char, u64> = HashMap::new();
@@ -91,5 +123,6 @@ pub(super) fn alphabet(words: &[Word], coverage: f32) -> Vec<(char, u64)> {
     });
     let wanted = wanted.count();
     characters.truncate(wanted);
+    characters.retain(|&(c, _)| c != WALL);
     characters
 }
