@@ -127,8 +127,7 @@ impl ModelConfig {
 
     /// Reads and validates `config.json`.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        let config: Self = serde_json::from_slice(json)
-            .map_err(|source| Error::Json { what: "model configuration".into(), source })?;
+        let config: Self = crate::json::object("model configuration", json)?;
         config.validate()?;
         Ok(config)
     }
@@ -297,6 +296,7 @@ mod tests {
         assert!(
             message(r#"{"num_kv_heads": 3}"#).contains("`num_kv_heads`: expected a divisor of num_heads 8, found 3")
         );
+        assert!(message("[]").contains("expected an object in braces"));
         assert!(message(r#"{"rope_dims": 7}"#).contains("rope_dims"));
         assert!(message(r#"{"recur_layers": [5, 4]}"#).contains("recur_layers"));
         assert!(message(r#"{"tie_embeddings": false}"#).contains("tie_embeddings"));

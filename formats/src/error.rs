@@ -89,6 +89,16 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A coded stream does not decode to what the file says it holds.
+    #[error("stream `{stream}`: expected {expected}, found {found}")]
+    Stream {
+        /// Which stream.
+        stream: String,
+        /// Length and codec.
+        expected: String,
+        /// What decoding met.
+        found: String,
+    },
 }
 
 impl Error {

@@ -5,13 +5,16 @@
 //! name what was expected and what was found; writers are atomic and deterministic.
 #![deny(unsafe_code)]
 
+pub mod artifact;
 pub mod atomic;
 pub mod checkpoint;
+pub mod codec;
 pub mod config;
 pub mod corpus;
 pub mod digest;
 pub mod error;
 pub mod estimate;
+mod json;
 pub mod mapped;
 pub mod model;
 pub mod quant;
@@ -21,6 +24,8 @@ pub mod state_dict;
 pub mod tensor;
 pub mod tokenizer;
 
+pub use artifact::Artifact;
+pub use codec::Codec;
 pub use config::ModelConfig;
 pub use digest::Digest;
 pub use error::{Error, Result};

@@ -1,0 +1,85 @@
+//! An artifact into a model.
+
+use std::path::Path;
+
+use super::container::{self, Kind, Section};
+use super::ledger::Ledger;
+use super::streams::{self, Placement, Streams};
+use super::{Artifact, Provenance, score};
+use crate::mapped::Mapped;
+use crate::{Error, Model, ModelConfig, Result, json};
+
+/// Most bytes of a configuration, tensor forms and a provenance, decoded.
+const MAX_TEXT: u64 = 1 << 24;
+/// Most bytes of a tokenizer, decoded.
+const MAX_TOKENIZER: u64 = 1 << 28;
+/// Most bytes of a stream of tensors, decoded.
+const MAX_STREAM: u64 = 1 << 32;
+
+impl Artifact {
+    /// Reads the artifact `path`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = Mapped::open(path)?;
+        Self::read(&file).map_err(Error::in_file(path))
+    }
+
+    /// Whether a file with this start is meant to be an artifact.
+    pub fn is_artifact(start: &[u8]) -> bool {
+        start.starts_with(&container::MAGIC)
+    }
+
+    /// Reads an artifact from memory.
+    ///
+    /// # Errors
+    /// Any departure from the layout at the head of this module, with the offset or the section's name.
+    pub fn read(file: &[u8]) -> Result<Self> {
+        let sections = container::parse(file)?;
+        let size = file.len() as u64;
+        let config = ModelConfig::from_json(&required(&sections, Kind::Config)?.decode(MAX_TEXT)?)?;
+        let forms = required(&sections, Kind::Forms)?.decode(MAX_TEXT)?;
+        let placements = streams::place(&config, &forms)?;
+        let streams = read_streams(&sections, &placements)?;
+        let tensors = streams::join(&placements, &streams)?;
+        let tokenizer = find(&sections, Kind::Tokenizer).map(|s| s.decode(MAX_TOKENIZER)).transpose()?;
+        let provenance = match find(&sections, Kind::Provenance) {
+            Some(section) => json::object(Kind::Provenance.name(), &section.decode(MAX_TEXT)?)?,
+            None => Provenance::default(),
+        };
+        let score = match find(&sections, Kind::Score) {
+            Some(section) => score::parse(&section.decode(score::SLOT as u64)?, size)?,
+            None => None,
+        };
+        let ledger = Ledger::new(&sections, &placements, &streams);
+        Ok(Self { model: Model::new(config, tensors, tokenizer, size)?, provenance, score, ledger })
+    }
+}
+
+/// Decodes the streams, each of which must have the size that its tensors take.
+fn read_streams(sections: &[Section<'_>], placements: &[Placement]) -> Result<Streams> {
+    let sizes = streams::sizes(placements);
+    let mut streams = Streams::new();
+    for kind in Kind::STREAMS {
+        let expected = sizes.get(&kind).map_or(0, |&size| size as u64);
+        let section = find(sections, kind);
+        let found = section.map_or(0, |s| s.raw);
+        if expected != found || (expected == 0 && section.is_some()) {
+            let expected = format!("{expected} bytes, as its tensors take");
+            return Err(Error::Stream { stream: kind.name().into(), expected, found: format!("{found} bytes") });
+        }
+        if let Some(section) = section {
+            let raw = section.decode(MAX_STREAM)?;
+            streams.insert(kind, if streams::in_planes(kind) { streams::from_planes(&raw) } else { raw });
+        }
+    }
+    Ok(streams)
+}
+
+fn find<'a, 'b>(sections: &'a [Section<'b>], kind: Kind) -> Option<&'a Section<'b>> {
+    sections.iter().find(|s| s.kind == Some(kind))
+}
+
+fn required<'a, 'b>(sections: &'a [Section<'b>], kind: Kind) -> Result<&'a Section<'b>> {
+    let fail = || Error::Stream { stream: kind.name().into(), expected: "this section".into(), found: "none".into() };
+    find(sections, kind).ok_or_else(fail)
+}

@@ -1,0 +1,217 @@
+//! Tensors as streams of bytes and back: which stream, in which order.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use half::f16;
+
+use super::container::Kind;
+use crate::{Error, Model, ModelConfig, Part, QuantizedMatrix, Result, TensorData, TensorId, TensorSpec};
+
+/// The bytes of each stream before coding. Scales and halves are pairs of bytes here, not yet split into planes.
+pub(super) type Streams = BTreeMap<Kind, Vec<u8>>;
+
+/// How a tensor is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// f16 values.
+    Half,
+    /// Codes within ± this, and row scales.
+    Codes(u8),
+}
+
+impl Form {
+    /// The number that stands for it in a file.
+    pub(super) fn id(self) -> u8 {
+        match self {
+            Self::Half => 0,
+            Self::Codes(q_max) => q_max,
+        }
+    }
+
+    fn from_id(id: u8) -> Option<Self> {
+        match id {
+            0 => Some(Self::Half),
+            1..=127 => Some(Self::Codes(id)),
+            128.. => None,
+        }
+    }
+}
+
+/// Where the bytes of one tensor lie.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Placement {
+    pub(super) spec: TensorSpec,
+    pub(super) form: Form,
+    /// Stream and range of the codes or of the f16 values.
+    pub(super) values: (Kind, Range<usize>),
+    /// Range in the stream of scales; empty for f16 values.
+    pub(super) scales: Range<usize>,
+}
+
+/// The stream of a tensor's codes: tensors with like statistics share one.
+fn stream_of(id: TensorId) -> Kind {
+    match id {
+        TensorId::Block(_, Part::Query | Part::Key | Part::Value | Part::AttnOut) => Kind::Attention,
+        TensorId::Block(_, Part::MlpUp) => Kind::MlpUp,
+        TensorId::Block(_, Part::MlpDown) => Kind::MlpDown,
+        _ => Kind::Tables,
+    }
+}
+
+/// Whether a stream's matrices stand column by column. Hidden units of an MLP differ more from each other than its
+/// outputs do, so its second matrix codes smaller with the weights of each unit together.
+fn column_major(kind: Kind) -> bool {
+    kind == Kind::MlpDown
+}
+
+/// Places every tensor of the configuration; `forms` has one byte for each row of the tensor table.
+pub(super) fn place(config: &ModelConfig, forms: &[u8]) -> Result<Vec<Placement>> {
+    let table = config.tensors();
+    if forms.len() != table.len() {
+        let expected = format!("{} tensors, as the configuration has", table.len());
+        let found = format!("{} tensors", forms.len());
+        return Err(Error::Stream { stream: Kind::Forms.name().into(), expected, found });
+    }
+    let mut ends = BTreeMap::new();
+    let mut take = |spec: &TensorSpec, kind: Kind, size: Option<usize>| {
+        let start = *ends.get(&kind).unwrap_or(&0);
+        let end = size.and_then(|size| size.checked_add(start));
+        let end = end.ok_or_else(|| wrong(spec, "a size that fits into memory", format!("shape {:?}", spec.shape)))?;
+        ends.insert(kind, end);
+        Ok(start..end)
+    };
+    let place = |(spec, &id): (TensorSpec, &u8)| {
+        let form = Form::from_id(id)
+            .ok_or_else(|| wrong(&spec, "form 0 (f16) or 1 to 127 (codes up to this)", format!("form {id}")))?;
+        let elements = spec.shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+        let (values, scales) = match form {
+            Form::Half => ((Kind::Halves, take(&spec, Kind::Halves, elements.and_then(|n| n.checked_mul(2)))?), 0..0),
+            Form::Codes(_) => {
+                let [rows, _] = spec.shape[..] else {
+                    return Err(wrong(&spec, "f16, as for all but matrices", format!("form {id}")));
+                };
+                let kind = stream_of(spec.id);
+                let codes = take(&spec, kind, elements)?;
+                ((kind, codes), take(&spec, Kind::Scales, rows.checked_mul(2))?)
+            }
+        };
+        Ok(Placement { spec, form, values, scales })
+    };
+    table.into_iter().zip(forms).map(place).collect()
+}
+
+/// Size of each stream that these tensors fill.
+pub(super) fn sizes(placements: &[Placement]) -> BTreeMap<Kind, usize> {
+    let mut sizes = BTreeMap::new();
+    for placement in placements {
+        sizes.insert(placement.values.0, placement.values.1.end);
+        if !placement.scales.is_empty() {
+            sizes.insert(Kind::Scales, placement.scales.end);
+        }
+    }
+    sizes.retain(|_, size| *size > 0);
+    sizes
+}
+
+/// The form of each tensor of a model, after a check that an artifact can hold it.
+pub(super) fn forms(model: &Model) -> Result<Vec<u8>> {
+    let form = |spec: TensorSpec| {
+        let shape = || format!("shape {:?}", spec.shape);
+        match model.tensors.get(&spec.id) {
+            None => Err(wrong(&spec, shape(), "no such tensor")),
+            Some(TensorData::F32(_)) => Err(wrong(&spec, "f16 values or codes", "f32 values")),
+            Some(TensorData::F16(v)) if v.len() == spec.elements() => Ok(Form::Half.id()),
+            Some(TensorData::F16(v)) => Err(wrong(&spec, shape(), format!("{} elements", v.len()))),
+            Some(TensorData::Quantized(q)) => check_matrix(&spec, q),
+        }
+    };
+    model.config.tensors().into_iter().map(form).collect()
+}
+
+fn check_matrix(spec: &TensorSpec, q: &QuantizedMatrix) -> Result<u8> {
+    if spec.shape != [q.rows, q.cols] || q.codes.len() != spec.elements() || q.scales.len() != q.rows {
+        let found = format!("{} codes and {} scales as [{}, {}]", q.codes.len(), q.scales.len(), q.rows, q.cols);
+        return Err(wrong(spec, format!("codes and row scales of shape {:?}", spec.shape), found));
+    }
+    if !(1..=127).contains(&q.q_max) || q.codes.iter().any(|c| c.unsigned_abs() > q.q_max) {
+        let top = q.codes.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0);
+        return Err(wrong(
+            spec,
+            "codes within ±q_max of at most 127",
+            format!("q_max {} and codes up to {top}", q.q_max),
+        ));
+    }
+    Ok(q.q_max)
+}
+
+/// The streams of a model whose [`forms`] are known to be in order.
+pub(super) fn split(model: &Model) -> Streams {
+    let mut streams = Streams::new();
+    let halves = |values: &[f16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    for spec in model.config.tensors() {
+        match &model.tensors[&spec.id] {
+            TensorData::F32(_) => unreachable!("`forms` refuses f32"),
+            TensorData::F16(values) => streams.entry(Kind::Halves).or_default().extend(halves(values)),
+            TensorData::Quantized(q) => {
+                let kind = stream_of(spec.id);
+                let codes: &[u8] = bytemuck::cast_slice(&q.codes);
+                let stream = streams.entry(kind).or_default();
+                if column_major(kind) {
+                    stream.extend(transpose(codes, q.rows, q.cols));
+                } else {
+                    stream.extend(codes);
+                }
+                streams.entry(Kind::Scales).or_default().extend(halves(&q.scales));
+            }
+        }
+    }
+    streams
+}
+
+/// The tensors that lie at `placements` in streams of the [`sizes`] of these placements.
+pub(super) fn join(placements: &[Placement], streams: &Streams) -> Result<BTreeMap<TensorId, TensorData>> {
+    let halves = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&pair| f16::from_le_bytes(pair)).collect::<Vec<_>>();
+    let part = |kind: Kind, range: &Range<usize>| streams.get(&kind).map_or(&[][..], |stream| &stream[range.clone()]);
+    let tensor = |placement: &Placement| {
+        let Placement { spec, form, values: (kind, range), scales } = placement;
+        let bytes = part(*kind, range);
+        let data = match *form {
+            Form::Half => TensorData::F16(halves(bytes)),
+            Form::Codes(q_max) => {
+                let [rows, cols] = spec.shape[..] else { unreachable!("`place` gives codes to matrices only") };
+                let codes = if column_major(*kind) { transpose(bytes, cols, rows) } else { bytes.to_vec() };
+                let scales = halves(part(Kind::Scales, scales));
+                let codes = codes.into_iter().map(|byte| byte as i8).collect();
+                TensorData::Quantized(QuantizedMatrix::new(&spec.name(), [rows, cols], q_max, codes, scales)?)
+            }
+        };
+        Ok((spec.id, data))
+    };
+    placements.iter().map(tensor).collect()
+}
+
+/// A row-major `[rows, cols]` as column-major.
+fn transpose(bytes: &[u8], rows: usize, cols: usize) -> Vec<u8> {
+    (0..cols).flat_map(|col| (0..rows).map(move |row| bytes[row * cols + col])).collect()
+}
+
+/// Pairs of bytes as all first bytes, then all second ones.
+pub(super) fn to_planes(pairs: &[u8]) -> Vec<u8> {
+    pairs.iter().step_by(2).chain(pairs.iter().skip(1).step_by(2)).copied().collect()
+}
+
+/// Undoes [`to_planes`].
+pub(super) fn from_planes(planes: &[u8]) -> Vec<u8> {
+    let (low, high) = planes.split_at(planes.len().div_ceil(2));
+    low.iter().zip(high).flat_map(|(&low, &high)| [low, high]).collect()
+}
+
+/// Whether a stream is split into planes when it is coded.
+pub(super) fn in_planes(kind: Kind) -> bool {
+    matches!(kind, Kind::Scales | Kind::Halves)
+}
+
+fn wrong(spec: &TensorSpec, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    Error::Tensor { name: spec.name(), expected: expected.into(), found: found.into() }
+}
