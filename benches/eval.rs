@@ -1,0 +1,207 @@
+//! Evaluation and steps of a session: model arithmetic per second beside the measured peak of a matrix product.
+//!
+//! `cargo bench --bench eval [-- THREADS]`. The model has random weights and the shape of the reference model this
+//! project compares itself with: 4 layers, width 320, layers 1 and 2 twice. The answer is checked before it is timed.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use half::f16;
+use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
+use sixpack_runtime::count::matmul_parameters;
+use sixpack_runtime::cpu::{Fast, Reference, Weight};
+use sixpack_runtime::metric::{Options, Text, evaluate};
+use sixpack_runtime::{Batch, Count, Pass, ReadBack, Session, Weights, forward, model};
+
+/// Time for each measurement.
+const SECONDS: f64 = 1.0;
+
+fn main() {
+    let threads = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(1);
+    let float = random_model();
+    let int8 = quantised(&float);
+    check(&float);
+    check(&int8);
+    let mut ops = Fast::new(threads).expect("threads");
+    let config = &float.config;
+    println!("{threads} thread(s); {} matmul parameters a token", matmul_parameters(config, true));
+    println!("f32 matrix product, 1 thread: {:6.1} GFLOP/s (the peak to compare with)", gemm_peak());
+    for (name, model) in [("f32", &float), ("int8", &int8)] {
+        let weights = ops.load(model);
+        for (stride, batch) in [(None, 1), (None, 2), (None, 4), (None, 8), (Some(64), 8)] {
+            let (gflops, tokens) = evaluation(config, &weights, &mut ops, stride, batch);
+            let mode = stride.map_or("plain".into(), |s| format!("stride {s}"));
+            println!("{name} evaluation, {mode}, {batch} windows of 256: {gflops:6.1} GFLOP/s, {tokens:8.0} tokens/s");
+        }
+        let (prefill, step) = session(config, &weights, &mut ops);
+        println!("{name} session: reads {prefill:.0} tokens/s, then {step:.0} steps/s");
+    }
+}
+
+fn shape() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 1024,
+        num_layers: 4,
+        model_dim: 320,
+        num_heads: 5,
+        num_kv_heads: 5,
+        train_seq_len: 256,
+        eval_seq_len: 256,
+        xsa_last_n: 4,
+        ve_layers: vec![2, 3],
+        ve_dim: 64,
+        recur_layers: vec![1, 2],
+        ..ModelConfig::record()
+    }
+}
+
+/// Uniform in ±1, the same each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    fn token(&mut self, vocab: usize) -> u16 {
+        ((self.next() + 1.0) / 2.0 * (vocab - 1) as f32) as u16
+    }
+}
+
+fn random_model() -> Model {
+    let config = shape();
+    let mut random = Random(1);
+    let tensors = config.tensors().into_iter().map(|spec| {
+        let cols = spec.shape.last().copied().unwrap_or(1) as f32;
+        let centre = if spec.shape.len() == 2 { 0.0 } else { 1.0 };
+        let values = (0..spec.elements()).map(|_| centre + random.next() / cols.sqrt());
+        (spec.id, TensorData::F32(values.collect()))
+    });
+    let tensors = tensors.collect();
+    Model::new(config, tensors, None, 0).expect("a tensor for each row of the table")
+}
+
+/// Every matrix as codes.
+fn quantised(model: &Model) -> Model {
+    let mut tensors = BTreeMap::new();
+    for spec in model.config.tensors() {
+        let data = &model.tensors[&spec.id];
+        let [rows, cols] = spec.shape[..] else {
+            tensors.insert(spec.id, data.clone());
+            continue;
+        };
+        if spec.elements() <= 8192 {
+            tensors.insert(spec.id, data.clone());
+            continue;
+        }
+        let scale = f16::from_f32(1.0 / (127.0 * (cols as f32).sqrt()));
+        let codes = data.to_f32().iter().map(|x| (x / scale.to_f32()).round().clamp(-127.0, 127.0) as i8).collect();
+        let matrix = QuantizedMatrix::new(&spec.name(), [rows, cols], 127, codes, vec![scale; rows]);
+        tensors.insert(spec.id, TensorData::Quantized(matrix.expect("codes within ±127")));
+    }
+    Model::new(model.config.clone(), tensors, None, 0).expect("the same table")
+}
+
+/// The fast machine gives what the plain one does.
+fn check(m: &Model) {
+    let mut random = Random(2);
+    let ids: Vec<u32> = (0..64).map(|_| random.token(1024).into()).collect();
+    let batch = Batch::new(&ids, 1);
+    let (mut plain, mut fast) = (Reference::new(), Fast::new(1).expect("one thread"));
+    let (w, v) = (plain.load(m), fast.load(m));
+    let expected = forward(&m.config, &w, &mut plain, &batch, Pass::FULL)
+        .and_then(|h| model::nll(&m.config, &w, &mut plain, &h, &ids))
+        .and_then(|nll| plain.read(&nll))
+        .expect("tokens of the vocabulary");
+    let found = forward(&m.config, &v, &mut fast, &batch, Pass::FULL)
+        .and_then(|h| model::nll(&m.config, &v, &mut fast, &h, &ids))
+        .and_then(|nll| fast.read(&nll))
+        .expect("tokens of the vocabulary");
+    let worst = expected.iter().zip(&found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "the fast machine is off by {worst} nats");
+}
+
+/// The best rate of products of the sizes a good library is measured with.
+fn gemm_peak() -> f64 {
+    let size = 1024;
+    let (a, b, mut c) = (vec![0.5f32; size * size], vec![0.5f32; size * size], vec![0.0f32; size * size]);
+    let stride = size as isize;
+    let (start, mut best) = (Instant::now(), f64::MAX);
+    while start.elapsed().as_secs_f64() < SECONDS {
+        let t = Instant::now();
+        // SAFETY: three square matrices of `size`, rows `size` apart, as long as their vectors; `c` is borrowed mutably.
+        unsafe {
+            gemm::gemm(
+                size,
+                size,
+                size,
+                c.as_mut_ptr(),
+                1,
+                stride,
+                false,
+                a.as_ptr(),
+                1,
+                stride,
+                b.as_ptr(),
+                1,
+                stride,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        best = best.min(t.elapsed().as_secs_f64());
+    }
+    2.0 * (size as f64).powi(3) / best / 1e9
+}
+
+/// GFLOP/s of model arithmetic, attention included, and tokens scored per second.
+fn evaluation(
+    config: &ModelConfig,
+    weights: &Weights<Weight>,
+    ops: &mut Fast,
+    stride: Option<usize>,
+    batch: usize,
+) -> (f64, f64) {
+    let seq_len = config.eval_seq_len;
+    let mut random = Random(3);
+    let tokens: Vec<u16> = (0..=16 * seq_len).map(|_| random.token(config.vocab_size)).collect();
+    let text = Text { tokens: &tokens, bytes: None, bos: None };
+    let options = Options { seq_len, stride, batch, max_tokens: None };
+    let later = Count::forward(config, 1, seq_len, Pass { last: stride, ..Pass::FULL }).total().flops;
+    let first = Count::forward(config, 1, seq_len, Pass::FULL).total().flops;
+    let windows = stride.map_or(16, |s| 1 + 15 * seq_len / s);
+    let flops = first + (windows as u64 - 1) * later;
+    let (start, mut runs, mut scored) = (Instant::now(), 0, 0);
+    while start.elapsed().as_secs_f64() < SECONDS {
+        let found = evaluate(config, weights, ops, &text, &options, &mut |_| {}).expect("a sane evaluation");
+        runs += 1;
+        scored += found.tokens;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    (runs as f64 * flops as f64 / seconds / 1e9, scored as f64 / seconds)
+}
+
+/// Tokens per second of a prompt of 128 tokens, and of the 127 steps after it.
+fn session(config: &ModelConfig, weights: &Weights<Weight>, ops: &mut Fast) -> (f64, f64) {
+    let mut random = Random(4);
+    let ids: Vec<u32> = (0..256).map(|_| random.token(config.vocab_size).into()).collect();
+    let (start, mut prefill, mut step, mut runs) = (Instant::now(), 0.0, 0.0, 0.0);
+    while start.elapsed().as_secs_f64() < SECONDS {
+        let mut session = Session::new(config, weights, ops, 256);
+        let t = Instant::now();
+        session.prefill(&ids[..128]).expect("room");
+        prefill += t.elapsed().as_secs_f64();
+        let t = Instant::now();
+        for &id in &ids[128..255] {
+            session.step(id).expect("room");
+        }
+        step += t.elapsed().as_secs_f64();
+        runs += 1.0;
+    }
+    (runs * 128.0 / prefill, runs * 127.0 / step)
+}
