@@ -26,6 +26,7 @@ pub use weight::{Int8, Weight};
 
 use self::head_norm_rope::Angles;
 use self::pool::Pool;
+use self::weight::Panel;
 use super::Mat;
 use super::cache::Cache;
 use crate::ops::{Batch, Heads, Ops, ReadBack, Remember, Rope, Site};
@@ -37,6 +38,7 @@ pub struct Fast {
     pool: Pool,
     cache: Cache,
     angles: Angles,
+    panels: [Panel; 2],
 }
 
 impl Fast {
@@ -45,7 +47,8 @@ impl Fast {
     /// # Errors
     /// If `threads` is 0 or the system gives no more threads.
     pub fn new(threads: usize) -> Result<Self> {
-        Ok(Self { pool: Pool::new(threads)?, cache: Cache::default(), angles: Angles::default() })
+        let pool = Pool::new(threads)?;
+        Ok(Self { pool, cache: Cache::default(), angles: Angles::default(), panels: Default::default() })
     }
 
     /// The model's tensors, quantised ones as they are.
@@ -76,7 +79,7 @@ impl Ops for Fast {
     }
 
     fn linear(&mut self, _: Site, w: &Weight, x: &Mat) -> Result<Mat> {
-        Ok(linear::linear(&self.pool, w, x))
+        Ok(linear::linear(&self.pool, &mut self.panels[0], w, x))
     }
 
     fn head_norm_rope(&mut self, x: &Mat, heads: usize, rope: Rope, gain: Option<&Weight>) -> Result<Mat> {
@@ -99,7 +102,7 @@ impl Ops for Fast {
     }
 
     fn mlp(&mut self, _: usize, up: &Weight, down: &Weight, x: &Mat) -> Result<Mat> {
-        Ok(mlp::mlp(&self.pool, up, down, x))
+        Ok(mlp::mlp(&self.pool, &mut self.panels, up, down, x))
     }
 
     fn add_scaled(&mut self, x: &Mat, scale: &Weight, y: &Mat) -> Result<Mat> {
@@ -140,7 +143,7 @@ impl Ops for Fast {
     }
 
     fn nll(&mut self, table: &Weight, h: &Mat, cap: f32, targets: &[u32]) -> Result<Mat> {
-        nll::nll(&self.pool, table, h, cap, targets)
+        nll::nll(&self.pool, &mut self.panels[0], table, h, cap, targets)
     }
 }
 

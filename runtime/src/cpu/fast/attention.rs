@@ -46,7 +46,9 @@ impl Block<'_> {
     fn run(&self, keys: &[f32], values: &[f32], y: &mut [f32]) {
         let Self { heads, queries, rows, seen } = *self;
         let (stride, width, dim) = (heads.query * heads.dim, heads.kv * heads.dim, heads.dim);
+        let scale = 1.0 / (dim as f32).sqrt();
         let mut scores = vec![0.0; rows * seen];
+        let mut sums = vec![0.0; rows];
         for h in 0..heads.query {
             let kv = h / (heads.query / heads.kv) * dim;
             let q = View::rows(&queries[h * dim..], rows, dim, stride);
@@ -54,15 +56,20 @@ impl Block<'_> {
             wide(
                 #[inline(always)]
                 || {
-                    for (i, scores) in scores.chunks_exact_mut(seen).enumerate() {
+                    for (i, (scores, sum)) in scores.chunks_exact_mut(seen).zip(&mut sums).enumerate() {
                         let (scores, masked) = scores.split_at_mut(seen - (rows - 1) + i);
-                        softmax(scores, dim);
+                        let largest = max(scores);
+                        *sum = exp_sum(scores, largest, scale);
                         masked.fill(0.0);
                     }
                 },
             );
             let weights = View::rows(&scores, rows, seen, seen);
             multiply(weights, View::rows(&values[kv..], seen, dim, width), &mut y[h * dim..], stride);
+            for (y, sum) in y.chunks_exact_mut(stride).zip(&sums) {
+                let inverse = 1.0 / sum;
+                y[h * dim..][..dim].iter_mut().for_each(|y| *y *= inverse);
+            }
         }
     }
 
@@ -70,6 +77,7 @@ impl Block<'_> {
     fn one_query(&self, keys: &[f32], values: &[f32], y: &mut [f32]) {
         let Self { heads, queries, seen, .. } = *self;
         let (width, dim) = (heads.kv * heads.dim, heads.dim);
+        let scale = 1.0 / (dim as f32).sqrt();
         let mut scores = vec![0.0; seen];
         wide(
             #[inline(always)]
@@ -80,21 +88,14 @@ impl Block<'_> {
                     for (score, key) in scores.iter_mut().zip(keys.chunks_exact(width)) {
                         *score = dot(q, &key[kv..][..dim]);
                     }
-                    softmax(&mut scores, dim);
+                    let largest = max(&scores);
+                    let inverse = 1.0 / exp_sum(&mut scores, largest, scale);
                     for (&weight, value) in scores.iter().zip(values.chunks_exact(width)) {
                         y.iter_mut().zip(&value[kv..][..dim]).for_each(|(y, &v)| *y = fma(weight, v, *y));
                     }
+                    y.iter_mut().for_each(|y| *y *= inverse);
                 }
             },
         );
     }
-}
-
-/// Softmax of `scores / sqrt(dim)`.
-#[inline(always)]
-fn softmax(scores: &mut [f32], dim: usize) {
-    let scale = 1.0 / (dim as f32).sqrt();
-    scores.iter_mut().for_each(|s| *s *= scale);
-    let inverse = 1.0 / exp_sum(scores, max(scores));
-    scores.iter_mut().for_each(|s| *s *= inverse);
 }

@@ -5,10 +5,11 @@ use super::linear::linear;
 use super::matmul::{View, multiply};
 use super::pool::Pool;
 use super::simd::wide;
+use super::weight::Panel;
 use crate::cpu::Mat;
 
-/// Rows of a tile.
-const TILE: usize = 128;
+/// Rows of a tile. Each tile makes `gemm` pack both matrices again, so fewer rows are slower than no tiles at all.
+const TILE: usize = 256;
 
 /// `leaky_relu(x, 0.5)²`.
 pub(super) fn leaky_relu_squared(pool: &Pool, x: &Mat) -> Mat {
@@ -18,15 +19,16 @@ pub(super) fn leaky_relu_squared(pool: &Pool, x: &Mat) -> Mat {
 }
 
 /// `x upᵀ`, [`leaky_relu_squared`], `· downᵀ`.
-pub(super) fn mlp(pool: &Pool, up: &Weight, down: &Weight, x: &Mat) -> Mat {
+pub(super) fn mlp(pool: &Pool, panels: &mut [Panel; 2], up: &Weight, down: &Weight, x: &Mat) -> Mat {
+    let [up_panel, down_panel] = panels;
     let hidden = up.rows();
     if x.rows() < 16 {
-        let mut u = linear(pool, up, x);
+        let mut u = linear(pool, up_panel, up, x);
         activate(&mut u.data);
-        return linear(pool, down, &u);
+        return linear(pool, down_panel, down, &u);
     }
-    let (up, down_values) = (up.to_f32(), down.to_f32());
     let (dim, cols) = (x.cols, down.rows());
+    let (up, down) = (up.unpack(pool, up_panel), down.unpack(pool, down_panel));
     let mut y = x.like(cols, vec![0.0; x.rows() * cols]);
     let share = pool.share(x.rows(), hidden * (x.cols + cols));
     pool.rows(&mut y.data, cols, share, |first, y| {
@@ -35,10 +37,10 @@ pub(super) fn mlp(pool: &Pool, up: &Weight, down: &Weight, x: &Mat) -> Mat {
             let rows = y.len() / cols;
             let x = View::rows(&x.data[(first + tile * TILE) * x.cols..], rows, x.cols, x.cols);
             let u = &mut u[..rows * hidden];
-            multiply(x, View::rows(&up, hidden, dim, dim).t(), u, hidden);
+            multiply(x, View::rows(up, hidden, dim, dim).t(), u, hidden);
             activate(u);
             let u = View::rows(u, rows, hidden, hidden);
-            multiply(u, View::rows(&down_values, cols, hidden, hidden).t(), y, cols);
+            multiply(u, View::rows(down, cols, hidden, hidden).t(), y, cols);
         }
     });
     y

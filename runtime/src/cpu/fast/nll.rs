@@ -5,6 +5,7 @@ use super::matmul::{View, multiply};
 use super::pointwise::softcap_row;
 use super::pool::Pool;
 use super::simd::{exp, exp_sum, max, wide};
+use super::weight::Panel;
 use crate::cpu::Mat;
 use crate::{Error, Result};
 
@@ -15,11 +16,11 @@ const ROWS: usize = 128;
 const PIECES: usize = 1024;
 
 /// Negative log-likelihood in nats of each target under `cap · tanh((h · tableᵀ) / cap)`: `[B, T, 1]`.
-pub(super) fn nll(pool: &Pool, table: &Weight, h: &Mat, cap: f32, targets: &[u32]) -> Result<Mat> {
+pub(super) fn nll(pool: &Pool, panel: &mut Panel, table: &Weight, h: &Mat, cap: f32, targets: &[u32]) -> Result<Mat> {
     let (vocab, cols) = (table.rows(), table.cols());
     assert_eq!((h.rows(), h.cols), (targets.len(), cols), "nll");
     refuse_foreign(targets, vocab)?;
-    let values = table.to_f32();
+    let values = table.unpack(pool, panel);
     let mut nll = h.like(1, vec![0.0; h.rows()]);
     let tile = pool.share(h.rows(), vocab * cols).min(ROWS);
     pool.rows(&mut nll.data, 1, tile, |first, nll| {
@@ -91,7 +92,7 @@ impl LogSum {
             self.target = logit;
         }
         let max = max(logits).max(self.max);
-        self.sum = self.sum * exp(self.max - max) + exp_sum(logits, max);
+        self.sum = self.sum * exp(self.max - max) + exp_sum(logits, max, 1.0);
         self.max = max;
     }
 

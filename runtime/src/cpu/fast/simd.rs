@@ -9,8 +9,8 @@ pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
-/// Partial sums of a reduction: two vectors of the widest set.
-const LANES: usize = 32;
+/// Partial sums of a reduction: a vector of the widest set.
+const LANES: usize = 16;
 
 /// `a · b + c`, in one rounding where the machine does that in one instruction.
 #[inline(always)]
@@ -33,62 +33,65 @@ fn total(mut lanes: [f32; LANES]) -> f32 {
 /// `Σ a b`.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_lanes.remainder().iter().zip(b_lanes.remainder()).map(|(a, b)| a * b).sum::<f32>();
-    for (a, b) in a_lanes.zip(b_lanes) {
-        for i in 0..LANES {
-            lanes[i] = fma(a[i], b[i], lanes[i]);
-        }
-    }
-    total(lanes) + rest
+    let [sum] = dots(a, [b]);
+    sum
 }
 
-/// `Σ x code` for integer codes.
+/// `Σ x w` for each of `N` rows `w`, of f32 or of integer codes: several at once, since each sum alone waits for its
+/// own last addition.
 #[inline(always)]
-pub(super) fn dot_codes(x: &[f32], codes: &[i8]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (x_lanes, c_lanes) = (x.chunks_exact(LANES), codes.chunks_exact(LANES));
-    let rest = x_lanes.remainder().iter().zip(c_lanes.remainder()).map(|(x, &c)| x * f32::from(c)).sum::<f32>();
-    for (x, c) in x_lanes.zip(c_lanes) {
-        for i in 0..LANES {
-            lanes[i] = fma(x[i], f32::from(c[i]), lanes[i]);
+pub(super) fn dots<T: Copy, const N: usize>(x: &[f32], rows: [&[T]; N]) -> [f32; N]
+where
+    f32: From<T>,
+{
+    let mut lanes = [[0.0; LANES]; N];
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let chunks = rows.map(|row| &row.as_chunks::<LANES>().0[..x.len()]);
+    for (c, x) in x.iter().enumerate() {
+        for n in 0..N {
+            let w = &chunks[n][c];
+            for i in 0..LANES {
+                lanes[n][i] = fma(x[i], f32::from(w[i]), lanes[n][i]);
+            }
         }
     }
-    total(lanes) + rest
+    let mut sums = lanes.map(total);
+    for (sum, row) in sums.iter_mut().zip(rows) {
+        *sum += x_rest.iter().zip(&row[x.len() * LANES..]).map(|(&x, &w)| x * f32::from(w)).sum::<f32>();
+    }
+    sums
 }
 
 /// The largest value.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (chunks, rest) = x.as_chunks::<LANES>();
     for x in chunks {
         for i in 0..LANES {
             lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
         }
     }
-    lanes.into_iter().fold(rest, f32::max)
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// `x = exp(x − shift)` in place; gives the sum.
+/// `x = exp(scale · (x − shift))` in place; gives the sum.
 #[inline(always)]
-pub(super) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
+pub(super) fn exp_sum(x: &mut [f32], shift: f32, scale: f32) -> f32 {
     let mut lanes = [0.0; LANES];
-    let mut chunks = x.chunks_exact_mut(LANES);
-    for x in &mut chunks {
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for x in chunks {
         for i in 0..LANES {
-            x[i] = exp(x[i] - shift);
+            x[i] = exp((x[i] - shift) * scale);
             lanes[i] += x[i];
         }
     }
-    let mut rest = 0.0;
-    for x in chunks.into_remainder() {
-        *x = exp(*x - shift);
-        rest += *x;
+    let mut sum = total(lanes);
+    for x in rest {
+        *x = exp((*x - shift) * scale);
+        sum += *x;
     }
-    total(lanes) + rest
+    sum
 }
 
 /// `1 / sqrt(mean(x²) + eps)`, eps the machine epsilon of f32.
@@ -177,11 +180,12 @@ mod tests {
             let codes: Vec<i8> = (0..len).map(|i| (i % 63) as i8 - 31).collect();
             let b: Vec<f32> = codes.iter().map(|&c| f32::from(c)).collect();
             let exact: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
-            assert_eq!([dot(&a, &b), dot_codes(&a, &codes)], [exact; 2], "{len}");
+            assert_eq!(dots(&a, [&b, &b, &b]), [exact; 3], "{len}");
+            assert_eq!(dots(&a, [&codes, &codes]), [exact; 2], "{len}");
             assert_eq!(max(&a), len as f32 - 8.0, "{len}");
             let mut e = a.clone();
-            let sum = wide(|| exp_sum(&mut e, a[len - 1]));
-            let exact: f64 = a.iter().map(|&x| f64::from(x - a[len - 1]).exp()).sum();
+            let sum = wide(|| exp_sum(&mut e, a[len - 1], 0.5));
+            let exact: f64 = a.iter().map(|&x| (0.5 * f64::from(x - a[len - 1])).exp()).sum();
             assert!((f64::from(sum) - exact).abs() < 1e-6 * exact, "{len}");
         }
     }

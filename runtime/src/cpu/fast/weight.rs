@@ -4,7 +4,11 @@ use std::borrow::Cow;
 
 use sixpack_formats::{TensorData, TensorSpec};
 
+use super::pool::Pool;
 use crate::cpu::Dense;
+
+/// Room for the values of a weight kept as codes, used again for each.
+pub(super) type Panel = Vec<f32>;
 
 /// A parameter in f32, or as integer codes: a quarter of the memory, which is what a step of one token waits for.
 #[derive(Clone, Debug)]
@@ -58,16 +62,35 @@ impl Weight {
         }
     }
 
-    /// All values as f32; borrowed where they are.
-    pub fn to_f32(&self) -> Cow<'_, [f32]> {
+    /// All values as f32; borrowed where they are. For the small tensors that are never codes.
+    pub(super) fn to_f32(&self) -> Cow<'_, [f32]> {
         match self {
             Self::Dense(w) => Cow::Borrowed(&w.data),
             Self::Int8(w) => {
                 let mut values = vec![0.0; w.codes.len()];
-                for i in 0..w.rows {
-                    w.dequantize_row(i, &mut values[i * w.cols..(i + 1) * w.cols]);
-                }
+                (0..w.rows).for_each(|i| w.dequantize_row(i, &mut values[i * w.cols..(i + 1) * w.cols]));
                 Cow::Owned(values)
+            }
+        }
+    }
+
+    /// All values as f32: those of a dense weight itself, those of codes written to `panel`.
+    ///
+    /// A product with many rows does this each time. It costs about 1% of a product with 512 rows, and a dense copy of
+    /// every matrix would cost five times the memory of the codes.
+    pub(super) fn unpack<'a>(&'a self, pool: &Pool, panel: &'a mut Panel) -> &'a [f32] {
+        match self {
+            Self::Dense(w) => &w.data,
+            Self::Int8(w) => {
+                if panel.len() < w.codes.len() {
+                    panel.resize(w.codes.len(), 0.0);
+                }
+                let values = &mut panel[..w.codes.len()];
+                pool.rows(values, w.cols, pool.share(w.rows, w.cols), |first, values| {
+                    let rows = values.chunks_exact_mut(w.cols).enumerate();
+                    rows.for_each(|(i, out)| w.dequantize_row(first + i, out));
+                });
+                values
             }
         }
     }
@@ -82,8 +105,7 @@ impl Weight {
 }
 
 impl Int8 {
-    /// Codes of row `i`.
-    pub(super) fn row(&self, i: usize) -> &[i8] {
+    fn row(&self, i: usize) -> &[i8] {
         &self.codes[i * self.cols..(i + 1) * self.cols]
     }
 
