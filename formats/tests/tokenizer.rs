@@ -77,7 +77,7 @@ fn bytes_that_are_no_text_are_refused_with_the_place() {
 
 #[test]
 fn a_file_that_is_no_model_is_named_with_the_place() {
-    let message = |bytes: &[u8]| Tokenizer::from_model(bytes).err().expect("an error").to_string();
+    let message = |bytes: &[u8]| Tokenizer::from_model(bytes).expect_err("an error").to_string();
     assert_eq!(message(b"\x0a\x05ab"), "tokenizer model at byte 2: expected 5 bytes, found 2 left");
     let unigram = "tokenizer, trainer_spec.model_type: expected BPE (2), found unigram (1)";
     assert_eq!(message(b"\x12\x02\x18\x01"), unigram);

@@ -39,7 +39,7 @@ impl Charsmap {
         let (size, rest) =
             bytes.split_first_chunk().ok_or_else(|| wrong("4 bytes of size", bytes.len().to_string()))?;
         let size = u32::from_le_bytes(*size) as usize;
-        if size % 4 != 0 || size >= rest.len() {
+        if !size.is_multiple_of(4) || size >= rest.len() {
             let expected = format!("a trie of 4·n bytes in the {} that follow", rest.len());
             return Err(wrong(&expected, format!("{size}")));
         }

@@ -24,7 +24,7 @@ pub use pack::{pack, unpack};
 use crate::{Error, Result};
 
 /// A larger `.model` file is refused.
-const MAX_MODEL_BYTES: usize = 1 << 26;
+const MAX_MODEL_BYTES: usize = 1 << 24;
 
 /// A SentencePiece BPE model, ready to encode and decode.
 pub struct Tokenizer {
@@ -34,6 +34,12 @@ pub struct Tokenizer {
     surfaces: decode::Surfaces,
     drops_first_space: bool,
     drops_all_first_spaces: bool,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
 }
 
 impl Tokenizer {

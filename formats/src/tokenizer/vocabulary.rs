@@ -51,13 +51,14 @@ impl Vocabulary {
         let of_kind = |wanted| file.pieces.iter().zip(0..).filter(move |(p, _)| p.kind == wanted);
         let unused = of_kind(PieceType::Unused).next().is_some();
         let inner_space = mergeable(&file.pieces).any(|(p, _)| p.text.chars().skip(1).any(|c| c == SPACE));
-        let ascii = std::array::from_fn(|c| symbols.0.get(one(c as u8 as char, &mut [0; 4])).copied());
+        let characters = symbols.characters();
+        let ascii = |c: usize| characters.get(&char::from(c as u8)).copied().unwrap_or(NO_SYMBOL);
         Ok(Self {
             texts: file.pieces.iter().map(|p| p.text.into()).collect(),
             kinds: file.pieces.iter().map(|p| p.kind).collect(),
             merges: merges(&file.pieces, &symbols),
-            characters: symbols.characters(),
-            ascii: ascii.map(|symbol| symbol.unwrap_or(NO_SYMBOL)),
+            ascii: std::array::from_fn(ascii),
+            characters,
             user_defined: PrefixMatcher::new(of_kind(PieceType::UserDefined).map(|(p, id)| (p.text, id))),
             unknown,
             byte_ids,
@@ -218,10 +219,6 @@ pub(super) fn piece_byte(text: &str) -> Option<u8> {
 
 fn kind(file: &ModelFile<'_>, id: u32) -> PieceType {
     file.pieces[id as usize].kind
-}
-
-fn one(c: char, buffer: &mut [u8; 4]) -> &str {
-    c.encode_utf8(buffer)
 }
 
 fn pair(left: u32, right: u32) -> u64 {

@@ -64,7 +64,7 @@ impl TrainOptions {
 /// words for the vocabulary asked for; the message says what is possible.
 pub fn train<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, options: &TrainOptions) -> Result<Vec<u8>> {
     options.validate()?;
-    let mut counts = WordCounts::new()?;
+    let mut counts = WordCounts::new();
     for text in texts {
         counts.add(text.as_ref());
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use crate::Result;
 use crate::tokenizer::builtin;
 use crate::tokenizer::model::{NormalizerSpec, TrainerSpec};
 use crate::tokenizer::normalize::{Normalizer, SPACE};
@@ -33,20 +32,24 @@ pub struct WordCounts {
     bytes: usize,
 }
 
+impl Default for WordCounts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl WordCounts {
     /// An empty count.
-    ///
-    /// # Errors
-    /// None in practice: the character map of this crate is read.
-    pub fn new() -> Result<Self> {
+    pub fn new() -> Self {
         let spec = NormalizerSpec {
             charsmap: builtin::charsmap(),
             add_dummy_prefix: false,
             remove_extra_whitespaces: true,
             escape_whitespaces: true,
         };
-        let normalizer = Normalizer::new(&spec, &TrainerSpec::default(), PrefixMatcher::default())?;
-        Ok(Self { normalizer, counts: HashMap::new(), bytes: 0 })
+        let normalizer = Normalizer::new(&spec, &TrainerSpec::default(), PrefixMatcher::default());
+        let normalizer = normalizer.expect("the character map of this crate, which its tests read");
+        Self { normalizer, counts: HashMap::new(), bytes: 0 }
     }
 
     /// Adds a document. Documents are encoded one at a time and so counted one at a time: the first word of each has no
@@ -56,8 +59,9 @@ impl WordCounts {
         let mut rest = normal.as_str();
         while let Some(first) = rest.chars().next() {
             let first = first.len_utf8();
-            let end = rest[first..].find(SPACE).map_or(rest.len(), |at| first + at);
-            let (word, after) = rest.split_at(rest.floor_char_boundary(end.min(MAX_WORD_BYTES)));
+            let longest = rest.floor_char_boundary(MAX_WORD_BYTES);
+            let end = rest[first..longest].find(SPACE).map_or(longest, |at| first + at);
+            let (word, after) = rest.split_at(end);
             self.count(word);
             rest = after;
         }
