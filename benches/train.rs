@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use sixpack_formats::ModelConfig;
+use sixpack_runtime::count::training_flops;
 use sixpack_train::optim::{self, AdamW, Groups, Muon, Now};
 use sixpack_train::{CpuEngine, Optimizer, Params, Sequences, params};
 
@@ -39,7 +40,7 @@ fn main() {
 
     let peak = gemm_peak();
     println!("matrix product of 1024³ in f32, one thread: {peak:.1} GFLOP/s (peak)");
-    let flops = 6.0 * matmul_parameters(&config) as f64 * tokens as f64;
+    let flops = training_flops(&config, true, tokens as u64);
     let report = |what: &str, time: Duration| {
         let rate = flops / time.as_secs_f64() / 1e9;
         let per_second = tokens as f64 / time.as_secs_f64();
@@ -98,13 +99,6 @@ fn groups() -> Groups {
     let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
     let matrix = Muon { lr: 0.02, weight_decay: 0.09, newton_schulz_steps: 5, row_equalisation: true };
     Groups { matrix, token: adamw, scalar: adamw }
-}
-
-/// Parameters that a token is multiplied by, each as often as it runs.
-fn matmul_parameters(config: &ModelConfig) -> usize {
-    let (d, kv) = (config.model_dim, config.kv_dim());
-    let block = 2 * d * d + 2 * kv * d + 2 * d * config.mlp_hidden();
-    config.virtual_layers(true).len() * block + kv * config.ve_dim + config.vocab_size * d
 }
 
 fn gemm_peak() -> f64 {

@@ -70,6 +70,31 @@ pub enum Error {
         /// Its tokens.
         found: usize,
     },
+    /// The loss or the gradients are no longer numbers.
+    #[error(
+        "training diverged at step {step}: loss {loss}, gradient norm {grad_norm} (a lower learning rate may help)"
+    )]
+    Diverged {
+        /// Steps taken before.
+        step: u64,
+        /// Mean loss of the batch.
+        loss: f64,
+        /// Global norm of the gradients.
+        grad_norm: f64,
+    },
+    /// A checkpoint folder without the state of a run.
+    #[error("{}: expected the state of a training run, found no resume.safetensors", .0.display())]
+    NothingToResume(PathBuf),
+    /// A run cannot go on with another recipe or other data.
+    #[error("{what} differs from the run's: expected {saved}, found {now}")]
+    ResumeDiffers {
+        /// The recipe's key or the shard.
+        what: String,
+        /// What the checkpoint was made with.
+        saved: String,
+        /// What there is now.
+        now: String,
+    },
     /// The saved position of a loader is not one of these shards.
     #[error("position of the loader: expected {expected}, found {found}")]
     Cursors {

@@ -3,6 +3,8 @@
 
 pub mod engine;
 pub mod error;
+pub mod event;
+mod explain;
 pub mod init;
 pub mod loader;
 #[allow(unsafe_code, reason = "calls the gemm crate behind checked views")]
@@ -11,13 +13,17 @@ mod ops;
 pub mod optim;
 pub mod params;
 pub mod recipe;
+mod resume;
 pub mod schedule;
+pub mod trainer;
 mod vector;
 
 pub use engine::{CandleOps, CpuEngine, Gradients, Sequences};
 pub use error::{Error, Result};
+pub use event::Event;
 pub use init::init;
 pub use loader::Loader;
 pub use optim::Optimizer;
 pub use params::Params;
 pub use recipe::Recipe;
+pub use trainer::{Setup, Trainer};

@@ -236,6 +236,8 @@ impl Recipe {
             toml::from_str(text).map_err(|e| Error::RecipeSyntax(e.to_string().trim_end().to_owned()))?;
         resolve_model(&typed.model).map_err(|e| at_line(text, e))?;
         let mut table: Table = toml::from_str(text).map_err(|e| Error::RecipeSyntax(e.to_string()))?;
+        // Whole groups, so that an override may change one value of a group the text leaves out.
+        table.insert("optimizer".into(), Value::try_from(typed.optimizer).expect("plain numbers serialise"));
         for text in overrides {
             apply(&mut table, text.as_ref())?;
         }

@@ -62,6 +62,8 @@ fn overrides_by_dotted_key() {
     let recipe = set(&["schedule.recurrence={ step = 7 }", "budget.seconds=30", "budget.steps=9"]);
     assert_eq!((recipe.schedule.recurrence, recipe.model.recur_start_step), (When::Step(7), 7));
     assert_eq!((recipe.budget.seconds, recipe.budget.steps), (Some(30.0), Some(9)));
+    let recipe = Recipe::parse("budget.steps = 3", &["optimizer.token.lr=1"]).unwrap();
+    assert_eq!((recipe.optimizer.token.lr, recipe.optimizer.token.weight_decay), (1.0, 0.09));
     let recipe = set(&["schedule.momentum=[{ fraction = 0.5, value = 0.9 }]"]);
     assert_eq!(recipe.schedule.momentum.value(Progress::default()), 0.9);
 }
@@ -116,4 +118,23 @@ fn budgets_end_and_measure_a_run() {
     let steps = Recipe::parse("budget.steps = 8", &NONE).unwrap().budget;
     assert_eq!(steps.fraction(2, 1e6), 0.25);
     assert!(!steps.spent(7, 1e6) && steps.spent(8, 0.0));
+}
+
+#[test]
+fn explain_says_what_a_recipe_means() {
+    let text = Recipe::load("record", &NONE).unwrap().explain();
+    for expected in [
+        "34,401,371; a token is multiplied by 33,849,344 (39,616,512 with recurrence)",
+        "blocks of 8 to 32 shards a batch, drawn by blocks left to the power 0.9 to 0.5",
+        "[0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 9, 10] with recurrence",
+        "786,432 tokens: 384 sequences of 2048, 8 at once",
+        "600 s, of which 10 s are kept back",
+        "× 1 at 0%, 1 at 25%, 0.7496 at 50%, 0.3748 at 75%, 0.1499 at 90%, 0 at 100%",
+        "0.92 at step 0, 0.9375 at step 375, 0.955 at step 750",
+        "of layers [4, 5] from step 3000",
+        "matrix, MuonEq-R  lr 0.02   decay 0.09   11 × blocks.*.attn.c_q.weight       2,883,584",
+        "scalar, AdamW     lr 0.02   decay 0.02    2 × ve_layer_scales.*                      2",
+    ] {
+        assert!(text.contains(expected), "no `{expected}` in\n{text}");
+    }
 }

@@ -1,0 +1,164 @@
+//! What a run needs to go on from a checkpoint with the same bits as if it had never stopped.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sixpack_formats::checkpoint::{self, Resume};
+use sixpack_formats::state_dict::{Array, Metadata, StateDict};
+use toml::{Table, Value};
+
+use crate::loader::{Loader, Position, Source};
+use crate::optim::Optimizer;
+use crate::params::{self, Params};
+use crate::recipe::Recipe;
+use crate::{Error, Result};
+
+/// Everything that changes while a run goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct State<'a> {
+    pub(crate) weights: Params,
+    /// The moving average of the weights: what is evaluated and exported.
+    pub(crate) average: Params,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) loader: Loader<'a>,
+    /// Steps taken.
+    pub(crate) step: u64,
+    /// Tokens seen.
+    pub(crate) tokens: u64,
+    /// Seconds of training.
+    pub(crate) elapsed: f64,
+}
+
+/// The part of the state that is not arrays, and what it belongs to.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    recipe: Table,
+    shards: Vec<SavedShard>,
+    step: u64,
+    tokens: u64,
+    elapsed: f64,
+    optimizer_steps: u64,
+    loader: Position,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct SavedShard {
+    name: String,
+    content: String,
+    tokens: usize,
+}
+
+impl<'a> State<'a> {
+    /// The state before the first step.
+    pub(crate) fn start(recipe: &Recipe, weights: Params, loader: Loader<'a>) -> Self {
+        let optimizer = Optimizer::new(&recipe.model, recipe.optimizer.groups());
+        Self { average: weights.clone(), weights, optimizer, loader, step: 0, tokens: 0, elapsed: 0.0 }
+    }
+
+    /// Writes the average weights as the checkpoint's model, then the state.
+    pub(crate) fn save(&self, folder: &Path, recipe: &Recipe, tokenizer: Option<&[u8]>) -> Result<()> {
+        let model = params::into_model(&recipe.model, self.average.clone(), tokenizer.map(<[u8]>::to_vec))?;
+        let metadata =
+            Metadata::from([("recipe".to_owned(), recipe.to_toml()), ("step".into(), self.step.to_string())]);
+        checkpoint::write(folder, &model, &metadata)?;
+        drop(model);
+        let mut arrays = StateDict::new();
+        for (kind, params) in [("weights", &self.weights), ("average", &self.average)] {
+            arrays.extend(params.iter().map(|(id, v)| (format!("{kind}.{id}"), Array::new([v.len()], v.clone()))));
+        }
+        arrays.extend(self.optimizer.buffers().map(|(name, v)| (name, Array::new([v.len()], v.to_vec()))));
+        let state = Saved {
+            recipe: decisive(recipe),
+            shards: self.loader.sources().iter().map(SavedShard::of).collect(),
+            step: self.step,
+            tokens: self.tokens,
+            elapsed: self.elapsed,
+            optimizer_steps: self.optimizer.steps(),
+            loader: self.loader.position(),
+        };
+        Ok(checkpoint::write_resume(folder, &Resume { arrays, state })?)
+    }
+
+    /// Reads the state back.
+    ///
+    /// # Errors
+    /// If there is none; if the recipe or the data differ from those it was saved with, naming what differs.
+    pub(crate) fn load(folder: &Path, recipe: &Recipe, mut loader: Loader<'a>) -> Result<Self> {
+        let resume = checkpoint::read_resume::<Saved>(folder)?;
+        let Resume { mut arrays, state } = resume.ok_or_else(|| Error::NothingToResume(folder.into()))?;
+        same_recipe(&state.recipe, &decisive(recipe))?;
+        same_shards(&state.shards, loader.sources())?;
+        loader.seek(&state.loader)?;
+        let mut take = |name: &str| arrays.remove(name).map(|array| array.data);
+        let mut read = |kind: &str| -> Result<Params> {
+            let mut params = params::zeros(&recipe.model);
+            for (id, values) in &mut params {
+                let name = format!("{kind}.{id}");
+                let found = take(&name).ok_or_else(|| Error::MissingTensor(name.clone()))?;
+                if found.len() != values.len() {
+                    return Err(Error::TensorLength { name, expected: values.len(), found: found.len() });
+                }
+                *values = found;
+            }
+            Ok(params)
+        };
+        let (weights, average) = (read("weights")?, read("average")?);
+        let mut optimizer = Optimizer::new(&recipe.model, recipe.optimizer.groups());
+        optimizer.restore(state.optimizer_steps, take)?;
+        let Saved { step, tokens, elapsed, .. } = state;
+        Ok(Self { weights, average, optimizer, loader, step, tokens, elapsed })
+    }
+}
+
+impl SavedShard {
+    fn of(source: &Source<'_>) -> Self {
+        Self { name: source.name.into(), content: source.content.into(), tokens: source.tokens.len() }
+    }
+}
+
+/// The recipe without what does not change the result.
+fn decisive(recipe: &Recipe) -> Table {
+    let mut table = Table::try_from(recipe).expect("plain tables of numbers serialise");
+    table.remove("run");
+    table
+}
+
+/// Names the first key in which two recipes differ.
+fn same_recipe(saved: &Table, now: &Table) -> Result<()> {
+    match difference("", saved, now) {
+        None => Ok(()),
+        Some((key, saved, now)) => Err(Error::ResumeDiffers { what: format!("recipe key `{key}`"), saved, now }),
+    }
+}
+
+fn difference(path: &str, saved: &Table, now: &Table) -> Option<(String, String, String)> {
+    let show = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+    for key in saved.keys().chain(now.keys()) {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let (a, b) = (saved.get(key), now.get(key));
+        let found = match (a, b) {
+            (Some(Value::Table(a)), Some(Value::Table(b))) => difference(&path, a, b),
+            _ if a == b => None,
+            _ => Some((path, show(a), show(b))),
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+fn same_shards(saved: &[SavedShard], now: &[Source<'_>]) -> Result<()> {
+    let now: Vec<_> = now.iter().map(SavedShard::of).collect();
+    let show = |shard: Option<&SavedShard>| match shard {
+        Some(SavedShard { name, content, tokens }) => format!("`{name}` of {tokens} tokens, content `{content}`"),
+        None => "no shard".into(),
+    };
+    for i in 0..saved.len().max(now.len()) {
+        let (saved, now) = (saved.get(i), now.get(i));
+        if saved != now {
+            return Err(Error::ResumeDiffers { what: format!("shard {i}"), saved: show(saved), now: show(now) });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! The training loop.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use sixpack_formats::estimate::{self, Marginal};
+use sixpack_formats::tokenizer::ByteTables;
+use sixpack_formats::{Model, ModelConfig};
+
+use crate::engine::{CpuEngine, Sequences};
+use crate::event::{self, Event};
+use crate::loader::{Loader, Rank, Source};
+use crate::optim::{self, Now};
+use crate::params;
+use crate::recipe::Recipe;
+use crate::resume::State;
+use crate::schedule::Progress;
+use crate::{Error, Params, Result, init};
+
+/// What a run is given beside its recipe. [`Setup::new`] has the least; set the other fields as needed.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// Training tokens.
+    pub sources: Vec<Source<'a>>,
+    /// Threads of the CPU engine. They change the speed, not the result.
+    pub threads: usize,
+    /// Checkpoint folder; without one nothing is written.
+    pub folder: Option<PathBuf>,
+    /// The SentencePiece model, for the checkpoint.
+    pub tokenizer: Option<Vec<u8>>,
+    /// Bytes of tokens, for bits per byte.
+    pub byte_tables: Option<ByteTables>,
+    /// Validation while training.
+    pub validation: Option<Validation<'a>>,
+    /// Measures what an artifact of the average weights would take.
+    pub exact_bytes: Option<ExactBytes<'a>>,
+    /// Set from outside, it ends the run after the step at work, with a checkpoint.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+/// Validation tokens and how often they are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Validation<'a> {
+    /// Tokens, cut into whole sequences.
+    pub tokens: &'a [u16],
+    /// Steps between validations.
+    pub every_steps: u64,
+}
+
+/// A way to measure a model's coded size, and how often it is used.
+#[derive(Clone, Copy)]
+pub struct ExactBytes<'a> {
+    /// Steps between measurements.
+    pub every_steps: u64,
+    /// Quantises and codes a model; `None` if it cannot.
+    pub measure: &'a dyn Fn(&Model) -> Option<u64>,
+}
+
+impl std::fmt::Debug for ExactBytes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ExactBytes {{ every_steps: {} }}", self.every_steps)
+    }
+}
+
+impl<'a> Setup<'a> {
+    /// These tokens on so many threads, and nothing else.
+    pub fn new(sources: Vec<Source<'a>>, threads: usize) -> Self {
+        Self {
+            sources,
+            threads,
+            folder: None,
+            tokenizer: None,
+            byte_tables: None,
+            validation: None,
+            exact_bytes: None,
+            stop: None,
+        }
+    }
+}
+
+/// A training run.
+#[derive(Debug)]
+pub struct Trainer<'a> {
+    recipe: Recipe,
+    setup: Setup<'a>,
+    engine: CpuEngine,
+    state: State<'a>,
+}
+
+/// What one step did.
+struct Step {
+    loss: f64,
+    grad_norm: f64,
+    now: Now,
+    recurrence: bool,
+    /// Bytes of text of the targets, if the byte tables are known.
+    bytes: u64,
+}
+
+/// Sums over the steps since the last event.
+#[derive(Default)]
+struct Since {
+    steps: u64,
+    tokens: u64,
+    nats: f64,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run before its first step.
+    ///
+    /// # Errors
+    /// If there are no tokens, or too few for a sequence; if the byte tables are of another vocabulary.
+    pub fn new(recipe: Recipe, setup: Setup<'a>) -> Result<Self> {
+        Self::with(recipe, setup, |recipe, _, engine, loader| {
+            let weights = engine.pool().install(|| init(&recipe.model, recipe.seed));
+            Ok(State::start(recipe, weights, loader))
+        })
+    }
+
+    /// A run that goes on from the checkpoint in its folder.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; if there is no state to go on from, or it is of another recipe or other data.
+    pub fn resume(recipe: Recipe, setup: Setup<'a>) -> Result<Self> {
+        Self::with(recipe, setup, |recipe, setup, _, loader| {
+            let folder = setup.folder.as_deref().ok_or_else(|| Error::NothingToResume(PathBuf::new()))?;
+            State::load(folder, recipe, loader)
+        })
+    }
+
+    fn with(
+        recipe: Recipe,
+        setup: Setup<'a>,
+        state: impl FnOnce(&Recipe, &Setup<'a>, &CpuEngine, Loader<'a>) -> Result<State<'a>>,
+    ) -> Result<Self> {
+        let vocab = recipe.model.vocab_size;
+        if let Some(tables) = setup.byte_tables.as_ref().filter(|tables| tables.len() < vocab) {
+            return Err(Error::recipe(
+                "model.vocab_size",
+                format!("at most the tokenizer's {}", tables.len()),
+                vocab.to_string(),
+            ));
+        }
+        let engine = CpuEngine::new(&recipe.model, recipe.batch.micro_batch, setup.threads)?;
+        let sources = setup.sources.clone();
+        let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, Rank::ALONE)?;
+        let state = state(&recipe, &setup, &engine, loader)?;
+        Ok(Self { recipe, setup, engine, state })
+    }
+
+    /// Steps taken.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// The weights as the last step left them.
+    pub fn weights(&self) -> &Params {
+        &self.state.weights
+    }
+
+    /// The moving average of the weights: what is evaluated and exported.
+    pub fn average(&self) -> &Params {
+        &self.state.average
+    }
+
+    /// The model of the average weights.
+    ///
+    /// # Errors
+    /// None in practice: the tensors are those of the configuration.
+    pub fn model(&self) -> Result<Model> {
+        params::into_model(&self.recipe.model, self.state.average.clone(), self.setup.tokenizer.clone())
+    }
+
+    /// Trains until the budget is spent or a stop is asked for, then writes a checkpoint.
+    ///
+    /// # Errors
+    /// If a token is outside the vocabulary, the loss is no longer a number, or a checkpoint cannot be written.
+    pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        on_event(&Event::Start {
+            recipe: self.recipe.to_toml(),
+            parameters: sixpack_runtime::count::parameters(&self.recipe.model),
+            step: self.state.step,
+            threads: self.setup.threads,
+        });
+        self.warm_up()?;
+        let mut since = Since::default();
+        let mut saved = Instant::now();
+        let mut stopped = self.stopped();
+        while !stopped && !self.recipe.budget.spent(self.state.step, self.state.elapsed) {
+            let start = Instant::now();
+            let step = self.advance()?;
+            let seconds = start.elapsed().as_secs_f64();
+            self.state.elapsed += seconds;
+            since.add(&step, self.recipe.batch.tokens_per_step as u64, seconds);
+            stopped = self.stopped();
+            let over = stopped || self.recipe.budget.spent(self.state.step, self.state.elapsed);
+            let exact = self.setup.exact_bytes.filter(|e| due(self.state.step, e.every_steps));
+            if self.state.step == 1 || due(self.state.step, self.recipe.run.log_steps) || exact.is_some() || over {
+                on_event(&Event::Step(self.progress(&step, &since, exact)?));
+                since = Since::default();
+            }
+            if let Some(validation) = self.setup.validation.filter(|v| due(self.state.step, v.every_steps)) {
+                on_event(&self.validate(validation.tokens)?);
+            }
+            let interval = self.recipe.run.checkpoint_seconds;
+            if !over && interval > 0.0 && saved.elapsed().as_secs_f64() >= interval {
+                self.checkpoint(on_event)?;
+                saved = Instant::now();
+            }
+        }
+        self.checkpoint(on_event)?;
+        let State { step, tokens, elapsed, .. } = self.state;
+        on_event(&Event::End { step, tokens, elapsed, stopped });
+        Ok(())
+    }
+
+    /// Takes one step, whatever the budget.
+    fn advance(&mut self) -> Result<Step> {
+        let recurrence = self.recurrence();
+        let (step, batch) = advance(&self.recipe, &self.engine, &mut self.state, recurrence)?;
+        let bytes = self.setup.byte_tables.as_ref().map_or(0, |tables| text_bytes(tables, &batch));
+        Ok(Step { bytes, ..step })
+    }
+
+    /// Fills caches and starts threads before the clock runs: steps on a copy of the state, which is then dropped.
+    fn warm_up(&self) -> Result<()> {
+        let mut trial = self.state.clone();
+        for recurrence in [false, true] {
+            for _ in 0..self.recipe.run.warmup_steps {
+                advance(&self.recipe, &self.engine, &mut trial, recurrence)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether recurrent layers run twice at the next step.
+    fn recurrence(&self) -> bool {
+        self.recipe.schedule.recurrence.reached(progress(&self.recipe, &self.state))
+    }
+
+    fn stopped(&self) -> bool {
+        self.setup.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
+    fn progress(&self, last: &Step, since: &Since, exact: Option<ExactBytes<'_>>) -> Result<event::Progress> {
+        let State { step, tokens, elapsed, .. } = self.state;
+        let ms_per_step = 1e3 * since.seconds / since.steps.max(1) as f64;
+        let budget = &self.recipe.budget;
+        let by_steps = budget.steps.map(|steps| steps.saturating_sub(step) as f64 * ms_per_step / 1e3);
+        let by_time = budget.training_seconds().map(|seconds| (seconds - elapsed).max(0.0));
+        let exact_bytes = match exact {
+            Some(exact) => (exact.measure)(&self.model()?),
+            None => None,
+        };
+        Ok(event::Progress {
+            step,
+            tokens,
+            fraction: budget.fraction(step, elapsed),
+            loss: since.nats / since.tokens as f64,
+            bits_per_byte: bits_per_byte(since.nats, since.bytes),
+            tokens_per_second: since.tokens as f64 / since.seconds,
+            ms_per_step,
+            lr_scale: f64::from(last.now.lr_scale),
+            momentum: f64::from(last.now.momentum),
+            grad_norm: last.grad_norm,
+            recurrence: last.recurrence,
+            projected_bytes: projected_bytes(&self.recipe.model, &self.state.average),
+            exact_bytes,
+            elapsed,
+            remaining: by_steps.into_iter().chain(by_time).fold(f64::INFINITY, f64::min),
+        })
+    }
+
+    /// Loss of the average weights on validation tokens.
+    fn validate(&self, tokens: &[u16]) -> Result<Event> {
+        let len = self.recipe.model.train_seq_len;
+        let ids: Vec<u32> = tokens.iter().map(|&t| u32::from(t)).collect();
+        let whole = ids.len().saturating_sub(1) / len * len;
+        let batch = Sequences {
+            inputs: ids.get(..whole).unwrap_or_default().to_vec(),
+            targets: ids.get(1..=whole).unwrap_or_default().to_vec(),
+            len,
+        };
+        let loss = self.engine.loss(&self.state.average, &batch, self.recurrence())?;
+        let bytes = self.setup.byte_tables.as_ref().map_or(0, |tables| text_bytes(tables, &batch));
+        let bits_per_byte = bits_per_byte(loss * batch.targets.len() as f64, bytes);
+        Ok(Event::Validation { step: self.state.step, loss, bits_per_byte })
+    }
+
+    fn checkpoint(&self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        let Some(folder) = &self.setup.folder else { return Ok(()) };
+        self.state.save(folder, &self.recipe, self.setup.tokenizer.as_deref())?;
+        on_event(&Event::Checkpoint { step: self.state.step, folder: folder.clone() });
+        Ok(())
+    }
+}
+
+impl Since {
+    fn add(&mut self, step: &Step, tokens: u64, seconds: f64) {
+        self.steps += 1;
+        self.tokens += tokens;
+        self.nats += step.loss * tokens as f64;
+        self.bytes += step.bytes;
+        self.seconds += seconds;
+    }
+}
+
+/// Whether something that happens every so many steps happens after this one; never for 0.
+fn due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+fn progress(recipe: &Recipe, state: &State<'_>) -> Progress {
+    Progress { step: state.step, fraction: recipe.budget.fraction(state.step, state.elapsed) }
+}
+
+/// One optimizer step: batch, gradients, clip, update, average.
+fn advance(recipe: &Recipe, engine: &CpuEngine, state: &mut State<'_>, recurrence: bool) -> Result<(Step, Sequences)> {
+    let progress = progress(recipe, state);
+    let batch = state.loader.next_batch(recipe.sequences_per_step());
+    let mut gradients = engine.gradients(&state.weights, &batch, recurrence)?;
+    let grad_norm = optim::clip(&mut gradients.of, recipe.optimizer.grad_clip);
+    if !gradients.loss.is_finite() || !grad_norm.is_finite() {
+        return Err(Error::Diverged { step: state.step, loss: gradients.loss, grad_norm });
+    }
+    let now = Now {
+        lr_scale: recipe.schedule.lr.value(progress) as f32,
+        momentum: recipe.schedule.momentum.value(progress) as f32,
+    };
+    engine.pool().install(|| state.optimizer.step(&mut state.weights, &gradients.of, now));
+    optim::average(&mut state.average, &state.weights, recipe.optimizer.ema_decay);
+    state.step += 1;
+    state.tokens += batch.inputs.len() as u64;
+    Ok((Step { loss: gradients.loss, grad_norm, now, recurrence, bytes: 0 }, batch))
+}
+
+/// Bytes of an artifact of these weights, without its tokenizer.
+fn projected_bytes(config: &ModelConfig, weights: &Params) -> u64 {
+    estimate::project(config, Marginal::Gaussian, |spec| &weights[&spec.id]).bytes()
+}
+
+fn text_bytes(tables: &ByteTables, batch: &Sequences) -> u64 {
+    batch.inputs.iter().zip(&batch.targets).map(|(&previous, &token)| tables.bytes(previous, token)).sum()
+}
+
+fn bits_per_byte(nats: f64, bytes: u64) -> Option<f64> {
+    (bytes > 0).then(|| nats / std::f64::consts::LN_2 / bytes as f64)
+}
