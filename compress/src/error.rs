@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use std::fmt;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -32,6 +34,16 @@ pub enum Error {
         clip: f32,
         /// The step this takes.
         step: f32,
+    },
+    /// A value that f16 cannot hold, in a tensor that is kept in f16.
+    #[error("tensor `{tensor}`: element {index} is {found}, expected a number that f16 can hold")]
+    NotHalf {
+        /// The tensor's canonical name.
+        tensor: String,
+        /// The element, row-major.
+        index: usize,
+        /// Its value.
+        found: f32,
     },
     /// Two inputs whose sizes do not belong together.
     #[error("tensor `{tensor}`: expected {expected}, found {found}")]
@@ -67,6 +79,23 @@ pub enum Error {
         /// Sequences of a batch.
         sequences: usize,
     },
+    /// The artifact exceeds its target.
+    #[error(
+        "the artifact takes {bytes} bytes with {int6} of {matrices} matrices in int6, {} over the target of {target}: {remedy}",
+        bytes.saturating_sub(*target)
+    )]
+    OverBudget {
+        /// Most bytes it may have.
+        target: u64,
+        /// Bytes it has.
+        bytes: u64,
+        /// Matrices in int6; the others are in int5.
+        int6: usize,
+        /// Matrices in int5 or int6.
+        matrices: usize,
+        /// What would bring it under.
+        remedy: Remedy,
+    },
     /// The system gives no such number of threads.
     #[error("cannot run on {threads} threads{}", source.as_ref().map(|e| format!(": {e}")).unwrap_or_default())]
     Threads {
@@ -81,4 +110,30 @@ pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] sixpack_formats::Error),
+}
+
+/// What brings an artifact under its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Fewer matrices in int6 are enough.
+    FewerInt6 {
+        /// The most that fit.
+        int6: usize,
+        /// The size with these.
+        bytes: u64,
+    },
+    /// It does not fit with all matrices in int5 either.
+    SmallerWeights,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FewerInt6 { int6, bytes } => write!(f, "it fits with {int6} in int6, at {bytes} bytes"),
+            Self::SmallerWeights => f.write_str(
+                "nothing coarser is left; train with more weight decay, as smaller weights take fewer bits, or train a \
+                 smaller model",
+            ),
+        }
+    }
 }

@@ -3,17 +3,25 @@
 //! [`gptq::quantize`] is the algorithm for one matrix. The functions here are free functions over plain data; what
 //! the reference does, and nothing else, is [`Scheme::Reference`].
 
+mod budget;
+pub mod compress;
 pub mod distortion;
 pub mod error;
 mod factor;
 pub mod gptq;
 pub mod hessian;
 pub mod matrix;
+pub mod mixed;
 mod product;
+mod quantize;
+pub mod report;
 pub mod round;
 pub mod scheme;
+pub mod yardstick;
 
+pub use compress::{Compressed, Options, Progress, compress, compress_with, pack};
 pub use error::{Error, Result};
 pub use hessian::{Calibration, Hessians};
 pub use matrix::Matrix;
+pub use report::Report;
 pub use scheme::Scheme;
