@@ -3,6 +3,8 @@
 //! [`gptq::quantize`] is the algorithm for one matrix. The functions here are free functions over plain data; what
 //! the reference does, and nothing else, is [`Scheme::Reference`].
 
+#![deny(unsafe_code)]
+
 mod budget;
 pub mod compress;
 pub mod distortion;
