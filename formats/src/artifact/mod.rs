@@ -19,7 +19,7 @@
 //! |---|---|---|---|
 //! | 1 | configuration | required | [`ModelConfig`](crate::ModelConfig) as JSON |
 //! | 2 | tensor forms | required | a u8 for each row of the tensor table: 0 for f16, else codes with this `q_max` |
-//! | 3 | tokenizer | required | the SentencePiece model, packed |
+//! | 3 | tokenizer | required | the SentencePiece model, as [`tokenizer::pack`](crate::tokenizer::pack) makes it |
 //! | 4 | provenance | | [`Provenance`] as JSON |
 //! | 5 | score | | 25 bytes: a u8 with bit 0 "measured" and bit 1 "has bits per byte"; the file's size, a u64; nats per token, an f64; bits per byte, an f64 |
 //! | 16 | attention codes | required | codes of the attention matrices |

@@ -7,11 +7,11 @@ use super::ledger::Ledger;
 use super::streams::{self, Placement, Streams};
 use super::{Artifact, Provenance, score};
 use crate::mapped::Mapped;
-use crate::{Error, Model, ModelConfig, Result, json};
+use crate::{Error, Model, ModelConfig, Result, json, tokenizer};
 
 /// Most bytes of a configuration, tensor forms and a provenance, decoded.
 const MAX_TEXT: u64 = 1 << 24;
-/// Most bytes of a tokenizer, decoded.
+/// Most bytes of a tokenizer, packed and unpacked.
 const MAX_TOKENIZER: u64 = 1 << 28;
 /// Most bytes of a stream of tensors, decoded.
 const MAX_STREAM: u64 = 1 << 32;
@@ -41,7 +41,8 @@ impl Artifact {
         let placements = streams::place(&config, &forms)?;
         let streams = read_streams(&sections, &placements)?;
         let tensors = streams::join(&placements, &streams)?;
-        let tokenizer = find(&sections, Kind::Tokenizer).map(|s| s.decode(MAX_TOKENIZER)).transpose()?;
+        let unpack = |s: &Section<'_>| tokenizer::unpack(&s.decode(MAX_TOKENIZER)?, MAX_TOKENIZER as usize);
+        let tokenizer = find(&sections, Kind::Tokenizer).map(unpack).transpose()?;
         let provenance = match find(&sections, Kind::Provenance) {
             Some(section) => json::object(Kind::Provenance.name(), &section.decode(MAX_TEXT)?)?,
             None => Provenance::default(),

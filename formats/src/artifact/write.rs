@@ -5,7 +5,7 @@ use std::path::Path;
 use super::container::{self, Coded, Kind};
 use super::ledger::Ledger;
 use super::{Provenance, score, streams};
-use crate::{Codec, Model, Result, atomic};
+use crate::{Codec, Model, Result, atomic, tokenizer};
 
 /// What goes into an artifact.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ pub fn encode(contents: &Contents<'_>, codec: Codec) -> Result<(Vec<u8>, Ledger)
         section(Kind::Score, &score::slot(None), Codec::Stored),
     ];
     if let Some(tokenizer) = &model.tokenizer {
-        sections.insert(2, section(Kind::Tokenizer, tokenizer, codec));
+        sections.insert(2, section(Kind::Tokenizer, &tokenizer::pack(tokenizer), codec));
     }
     for (&kind, stream) in &streams {
         sections.push(match streams::in_planes(kind) {
