@@ -89,6 +89,24 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A dataset's manifest, or what it says of the files beside it, is not right.
+    #[error("manifest `{field}`: expected {expected}, found {found}")]
+    Manifest {
+        /// The key, or what it speaks of.
+        field: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Data that must only be measured on was to be trained or calibrated on.
+    #[error("{}: refused as training data: {reason}", path.display())]
+    Leak {
+        /// The file or folder.
+        path: PathBuf,
+        /// How it is known to be for validation.
+        reason: String,
+    },
     /// A coded stream does not decode to what the file says it holds.
     #[error("stream `{stream}`: expected {expected}, found {found}")]
     Stream {

@@ -12,7 +12,7 @@ use crate::{Error, Model, ModelConfig, Result, json, tokenizer};
 /// Most bytes of a configuration, tensor forms and a provenance, decoded.
 const MAX_TEXT: u64 = 1 << 24;
 /// Most bytes of a tokenizer, packed and unpacked.
-const MAX_TOKENIZER: u64 = 1 << 28;
+const MAX_TOKENIZER: u64 = 1 << 26;
 /// Most bytes of a stream of tensors, decoded.
 const MAX_STREAM: u64 = 1 << 32;
 
