@@ -12,6 +12,7 @@ mod matrix;
 mod ops;
 pub mod optim;
 pub mod params;
+pub mod pytorch;
 pub mod recipe;
 mod resume;
 pub mod schedule;
