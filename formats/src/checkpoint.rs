@@ -72,7 +72,8 @@ pub fn read_tokenizer(dir: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
 
 /// Writes a model as a checkpoint folder, which is made if it is not there. Quantised tensors are written dequantised.
 ///
-/// The weights are written last, so that a folder with weights is complete. `metadata` is kept in their file.
+/// The weights are written last, so that a folder with weights is complete. `metadata` is kept in their file. Other files
+/// of the folder are left as they are.
 pub fn write(dir: impl AsRef<Path>, model: &Model, metadata: &Metadata) -> Result<()> {
     let dir = dir.as_ref();
     std::fs::create_dir_all(dir).map_err(Error::io(dir, "create"))?;
