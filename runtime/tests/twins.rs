@@ -20,9 +20,9 @@ impl Random {
         Mat { sequences, len, cols, start, data: values.collect() }
     }
 
-    /// Multiples of 1/64 within ±1, which are int8 codes as well.
+    /// Multiples of 1/64 below 1 in size, which are int8 codes as well.
     fn weight(&mut self, rows: usize, cols: usize) -> Dense {
-        Dense::new(rows, cols, (0..rows * cols).map(|_| (self.next() % 129) as f32 / 64.0 - 1.0).collect())
+        Dense::new(rows, cols, (0..rows * cols).map(|_| (self.next() % 127) as f32 / 64.0 - 63.0 / 64.0).collect())
     }
 
     fn ids(&mut self, n: usize, vocab: usize) -> Vec<u32> {
@@ -171,6 +171,18 @@ fn products<O: ReadBack<Error = Error>>(mut b: Backend<O>) {
     }
 }
 
+/// Few rows and a weight large enough to be split over threads.
+fn steps<O: ReadBack<Error = Error>>(mut b: Backend<O>) {
+    let mut random = Random(5);
+    let site = Site { layer: 0, role: Role::MlpUp };
+    let w_ = random.weight(3001, 333);
+    for rows in 1..=6 {
+        let mut x = random.mat(1, rows, 333, 0);
+        x.data.iter_mut().for_each(|x| *x /= 18.0);
+        same!(b, linear(v(site), w(&w_), a(&x)));
+    }
+}
+
 /// With a cache: whole passes, single tokens, and the last positions only.
 fn remembered<O: Remember<Error = Error>>(mut b: Backend<O>) {
     let (heads, lens) = (Heads { query: 4, kv: 2, dim: 8 }, [5, 1, 1, 40, 1]);
@@ -192,10 +204,12 @@ fn remembered<O: Remember<Error = Error>>(mut b: Backend<O>) {
     b.ops.end();
 }
 
-/// The values as int8 codes of 1/64.
+/// The values as int8 codes, of 1/64 in even rows and 1/128 in odd ones.
 fn codes(w: &Dense) -> Weight {
-    let codes = w.data.iter().map(|x| (x * 64.0) as i8).collect();
-    Weight::Int8(Int8 { rows: w.rows, cols: w.cols, codes, scales: vec![1.0 / 64.0; w.rows] })
+    let scale = |row: usize| if row.is_multiple_of(2) { 64.0 } else { 128.0 };
+    let codes = w.data.iter().enumerate().map(|(i, x)| (x * scale(i / w.cols)) as i8).collect();
+    let scales = (0..w.rows).map(|row| 1.0 / scale(row)).collect();
+    Weight::Int8(Int8 { rows: w.rows, cols: w.cols, codes, scales })
 }
 
 fn dense(w: &Dense) -> Weight {
@@ -220,6 +234,11 @@ macro_rules! twins {
             #[test]
             fn products() {
                 super::products($backend);
+            }
+
+            #[test]
+            fn steps() {
+                super::steps($backend);
             }
 
             #[test]

@@ -1,4 +1,4 @@
-//! The MLP, a tile of rows at a time, so that its hidden values never leave the cache.
+//! The MLP, a tile of rows at a time, so that there is never more than a tile of its hidden values.
 
 use super::Weight;
 use super::linear::linear;
@@ -8,8 +8,8 @@ use super::simd::wide;
 use super::weight::Panel;
 use crate::cpu::Mat;
 
-/// Rows of a tile. Each tile makes `gemm` pack both matrices again, so fewer rows are slower than no tiles at all.
-const TILE: usize = 256;
+/// Rows of a tile: each makes `gemm` pack both matrices again, so fewer rows are slower than no tiles at all.
+const TILE: usize = 512;
 
 /// `leaky_relu(x, 0.5)²`.
 pub(super) fn leaky_relu_squared(pool: &Pool, x: &Mat) -> Mat {
