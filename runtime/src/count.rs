@@ -1,4 +1,4 @@
-//! What a pass costs: the roofline numbers of every report, found by running [`forward`](crate::forward) on shapes.
+//! What a pass costs: the roofline numbers of every report, found by running [`forward`] on shapes.
 //!
 //! [`Count`] is an interpreter that computes nothing: activations and weights are their sizes. It keeps the default of
 //! every fused method, so elements are counted as the plain operations would move them; a machine that fuses moves
