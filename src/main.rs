@@ -1,1 +1,38 @@
-fn main() {}
+//! The program: arguments, one file per verb. A verb parses, calls a library and prints; it does no arithmetic.
+#![forbid(unsafe_code)]
+
+mod args;
+mod data;
+mod loaded;
+mod misuse;
+mod progress;
+mod table;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Verb};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.verb {
+        Verb::Quickstart(args) => verbs::quickstart::run(args),
+        Verb::Tokenizer(args) => verbs::tokenizer::run(args),
+        Verb::Tokenize(args) => verbs::tokenize::run(args),
+        Verb::Train(args) => verbs::train::run(args),
+        Verb::Compress(args) => verbs::compress::run(args),
+        Verb::Eval(args) => verbs::eval::run(args),
+        Verb::Run(args) => verbs::run::run(args),
+        Verb::Inspect(args) => verbs::inspect::run(args),
+        Verb::Recipe(args) => verbs::recipe::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sixpack: {error:#}");
+            ExitCode::from(misuse::exit_code(&error))
+        }
+    }
+}

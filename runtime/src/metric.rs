@@ -71,6 +71,13 @@ pub struct Evaluation {
     pub seconds: f64,
 }
 
+impl Evaluation {
+    /// Speed, in scored targets a second.
+    pub fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / self.seconds
+    }
+}
+
 /// Scores `text` with a model.
 ///
 /// # Errors

@@ -1,0 +1,301 @@
+//! What was typed. What it means is worked out by each verb, once, before it does anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Trains language models, compresses them under a byte budget and runs them anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "sixpack", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// The verbs of the program.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Text to a trained, packed, scored and speaking model in a few minutes
+    Quickstart(Quickstart),
+    /// Train a tokenizer
+    #[command(subcommand)]
+    Tokenizer(Tokenizer),
+    /// Text to token shards with a manifest
+    Tokenize(Tokenize),
+    /// Train a model from token shards
+    Train(Train),
+    /// Quantise and pack a checkpoint, then score what was packed
+    Compress(Compress),
+    /// Bits per byte of a model on text or token shards
+    Eval(Eval),
+    /// Generate text
+    Run(Run),
+    /// Configuration, tensors, bytes, provenance and score of a model
+    Inspect(Inspect),
+    /// Training recipes
+    #[command(subcommand)]
+    Recipe(Recipe),
+}
+
+/// `quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct Quickstart {
+    /// Text to learn: a file or a folder (default: the sources of this program's dependencies, as Cargo unpacked them)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) corpus: Option<PathBuf>,
+    /// Minutes of training
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    pub(crate) minutes: f64,
+    /// Where everything is written
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    pub(crate) out: PathBuf,
+    /// Seed of the whole run
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// `tokenizer …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokenizer {
+    /// Learn a BPE vocabulary and write it as a SentencePiece model
+    Train {
+        /// Text: files or folders (.txt, .md, .rs, .jsonl, .jsonl.zst)
+        #[arg(required = true, value_name = "TEXT")]
+        text: Vec<PathBuf>,
+        /// Pieces of the vocabulary
+        #[arg(long, default_value_t = 1024)]
+        vocab_size: usize,
+        /// Where the model is written
+        #[arg(long, value_name = "FILE", default_value = "tokenizer.model")]
+        out: PathBuf,
+        /// Learn from at most this many bytes of text
+        #[arg(long, value_name = "BYTES", default_value_t = 64_000_000)]
+        max_bytes: u64,
+    },
+}
+
+/// `tokenize`.
+#[derive(Debug, Args)]
+pub(crate) struct Tokenize {
+    /// Training text: files or folders (.txt, .md, .rs, .jsonl, .jsonl.zst)
+    #[arg(required = true, value_name = "TEXT")]
+    pub(crate) text: Vec<PathBuf>,
+    /// Validation text; without it every --val-every'th document of the training text is held out
+    #[arg(long, value_name = "PATH")]
+    pub(crate) val: Vec<PathBuf>,
+    /// Hold out every N'th document for validation
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "val")]
+    pub(crate) val_every: u64,
+    /// SentencePiece model
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: PathBuf,
+    /// Folder for the shards and their manifest
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// `train`.
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// A recipe's file, or the name of a built-in one (record, small)
+    #[arg(long, value_name = "FILE|NAME", default_value = "small")]
+    pub(crate) recipe: String,
+    /// Change one value of the recipe, e.g. --set optimizer.matrix.lr=0.03
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder of token shards
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Tokenizer, copied into the checkpoint (default: the one beside the shards)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Checkpoint folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Go on from the checkpoint in --out
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Every N steps quantise and code the weights, and log their exact size beside the estimate (0: never)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) exact_bytes_every: u64,
+    /// Print the log as JSON lines (they are always in train.jsonl beside the checkpoint)
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// `compress`.
+#[derive(Debug, Args)]
+pub(crate) struct Compress {
+    /// Checkpoint folder
+    #[arg(value_name = "CKPT")]
+    pub(crate) checkpoint: PathBuf,
+    /// Token shards: calibration takes training tokens, never validation tokens
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) data: PathBuf,
+    /// What the packed model is scored on (default: the validation split beside --data)
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) eval_data: Option<PathBuf>,
+    /// The artifact
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Quantisation scheme
+    #[arg(long, value_enum, default_value_t = SchemeName::Reference)]
+    pub(crate) scheme: SchemeName,
+    /// How many matrices get int6, by sensitivity; the rest int5 (default: all, or what --target-bytes allows)
+    #[arg(long, value_name = "N")]
+    pub(crate) int6_layers: Option<usize>,
+    /// The file must not be larger
+    #[arg(long, value_name = "B")]
+    pub(crate) target_bytes: Option<u64>,
+    /// Codec of the streams
+    #[arg(long, value_enum, default_value_t = CodecName::Brotli)]
+    pub(crate) codec: CodecName,
+    /// Calibrate on at most this many tokens
+    #[arg(long, value_name = "N", default_value_t = 393_216)]
+    pub(crate) calibration_tokens: usize,
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) windows: Windows,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// `eval`.
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// Artifact or checkpoint folder
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// A shard, a folder of shards (its validation split), or text to tokenise on the fly
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) data: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) windows: Windows,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Artifact or checkpoint folder
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Text to go on from
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// 0 takes the likeliest token always
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) temperature: f32,
+    /// Only the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Only the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Only tokens at least this likely, relative to the likeliest
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Seed of the sampler
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Print one JSON object at the end instead of streaming
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Artifact or checkpoint folder
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `recipe …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recipe {
+    /// Print a recipe and what it means
+    Show {
+        /// A recipe's file, or the name of a built-in one (record, small)
+        #[arg(value_name = "FILE|NAME", default_value = "record")]
+        recipe: String,
+        /// Change one value, e.g. --set model.num_layers=6
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+}
+
+/// How a text is cut into windows.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Windows {
+    /// Tokens of a window (default: the model's eval_seq_len)
+    #[arg(long, value_name = "L", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seq_len: Option<u32>,
+    /// New targets a window scores (default: 64)
+    #[arg(long, value_name = "S", conflicts_with = "plain", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) stride: Option<u32>,
+    /// Consecutive windows instead of sliding ones
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Score at most the first N tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) max_tokens: Option<u64>,
+}
+
+/// What to run on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Machine {
+    /// Threads (default: one a core)
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+impl Machine {
+    /// The number of threads to use.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+/// Quantisation schemes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemeName {
+    /// GPTQ int6/int5 with the reference's fixed floor of the step
+    Reference,
+}
+
+/// Codecs of an artifact's streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodecName {
+    /// brotli quality 11
+    Brotli,
+    /// zstd level 22
+    Zstd,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x > 0.0 && x.is_finite() => Ok(x),
+        _ => Err("expected a number above 0".into()),
+    }
+}

@@ -1,0 +1,64 @@
+//! MODEL on the command line: an artifact or a checkpoint folder, read into one form.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use sixpack_formats::artifact::{Artifact, Ledger, Provenance};
+use sixpack_formats::tokenizer::Tokenizer;
+use sixpack_formats::{Model, Score, checkpoint};
+
+/// A model from disk.
+pub(crate) struct Loaded {
+    /// Its numbers.
+    pub(crate) model: Model,
+    /// Its tokenizer, if it has one.
+    pub(crate) tokenizer: Option<Tokenizer>,
+    /// What only an artifact has.
+    pub(crate) packed: Option<Packed>,
+}
+
+/// What an artifact says beside its numbers.
+pub(crate) struct Packed {
+    /// What it was made from.
+    pub(crate) provenance: Provenance,
+    /// What was measured on it.
+    pub(crate) score: Option<Score>,
+    /// What its bytes are for.
+    pub(crate) ledger: Ledger,
+}
+
+/// Reads the model at `path`.
+pub(crate) fn open(path: &Path) -> Result<Loaded> {
+    let (model, packed) = if path.is_dir() {
+        (read_checkpoint(path)?, None)
+    } else {
+        let Artifact { model, provenance, score, ledger } = Artifact::open(path)?;
+        (model, Some(Packed { provenance, score, ledger }))
+    };
+    let tokenizer = model.tokenizer.as_deref().map(Tokenizer::from_model).transpose();
+    let tokenizer = tokenizer.with_context(|| format!("{}: its tokenizer", path.display()))?;
+    if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size)
+        && found != model.config.vocab_size
+    {
+        bail!("{}: expected a tokenizer of {} pieces, found {found}", path.display(), model.config.vocab_size);
+    }
+    Ok(Loaded { model, tokenizer, packed })
+}
+
+/// Reads a checkpoint folder, whose weights may be a PyTorch file.
+pub(crate) fn read_checkpoint(dir: &Path) -> Result<Model> {
+    match pytorch_file(dir) {
+        Some(weights) => Ok(sixpack_train::pytorch::read_checkpoint(dir, &weights)?),
+        None => Ok(checkpoint::read(dir)?),
+    }
+}
+
+/// The `.pt` file of a folder that has no safetensors weights.
+fn pytorch_file(dir: &Path) -> Option<std::path::PathBuf> {
+    if checkpoint::weights_file(dir).is_ok() {
+        return None;
+    }
+    let mut files: Vec<_> = std::fs::read_dir(dir).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "pt" || e == "pth"));
+    if files.len() == 1 { files.pop() } else { None }
+}

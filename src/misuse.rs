@@ -1,0 +1,25 @@
+//! Two ways to fail: what was asked makes no sense (exit code 2), or it could not be done (exit code 1).
+
+use std::fmt;
+
+/// An error of the one who typed, not of the machine or a file.
+#[derive(Debug)]
+pub(crate) struct Misuse(String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// An error with exit code 2.
+pub(crate) fn misuse(message: impl fmt::Display) -> anyhow::Error {
+    Misuse(message.to_string()).into()
+}
+
+/// 2 for misuse, 1 for failure.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<Misuse>().is_some() { 2 } else { 1 }
+}

@@ -1,0 +1,274 @@
+//! `compress`: quantise and pack a checkpoint, then score what was packed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use anyhow::Result;
+use serde::Serialize;
+use sixpack_compress::report::TensorReport;
+use sixpack_compress::{Calibration, Options, Progress as Stage, Report, Scheme};
+use sixpack_formats::artifact::{self, Provenance};
+use sixpack_formats::mapped::Mapped;
+use sixpack_formats::{Codec, Score, checkpoint, state_dict};
+
+use crate::args::{self, CodecName, SchemeName};
+use crate::data::{self, Tokens};
+use crate::loaded::{self, Loaded};
+use crate::misuse::misuse;
+use crate::progress::Progress;
+use crate::table::{render, thousands};
+use crate::verbs::eval::{self, as_score};
+
+/// Sequences of a calibration batch, as the reference has them.
+const BATCH_SEQUENCES: usize = 24;
+
+pub(crate) fn run(args: &args::Compress) -> Result<()> {
+    if !args.checkpoint.is_dir() {
+        let found = args.checkpoint.display();
+        return Err(misuse(format!("CKPT: expected a checkpoint folder, found {found}")));
+    }
+    let float = loaded::open(&args.checkpoint)?;
+    let calibration = data::for_calibration(&args.data, &float, args.calibration_tokens)?;
+    let scored_on = match &args.eval_data {
+        Some(path) => data::for_scoring(path, &float)?,
+        None => data::validation_beside(&args.data, &float)?.ok_or_else(|| {
+            let data = args.data.display();
+            misuse(format!("{data} has no validation shards to score the result on: name some with --eval-data"))
+        })?,
+    };
+    let job = Job {
+        checkpoint: &args.checkpoint,
+        out: &args.out,
+        int6_layers: args.int6_layers,
+        target_bytes: args.target_bytes,
+        scheme: args.scheme.into(),
+        codec: args.codec.into(),
+        calibration_tokens: args.calibration_tokens,
+        windows: args.windows.clone(),
+        threads: args.machine.threads(),
+    };
+    let outcome = job.run(&float, &calibration, &scored_on)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&Json::new(&outcome))?);
+    } else {
+        print!("{}\n{}", tensors(&outcome.report), outcome.summary());
+    }
+    Ok(())
+}
+
+/// A compression as the verbs ask for it.
+pub(crate) struct Job<'a> {
+    pub(crate) checkpoint: &'a Path,
+    pub(crate) out: &'a Path,
+    pub(crate) int6_layers: Option<usize>,
+    pub(crate) target_bytes: Option<u64>,
+    pub(crate) scheme: Scheme,
+    pub(crate) codec: Codec,
+    pub(crate) calibration_tokens: usize,
+    pub(crate) windows: args::Windows,
+    pub(crate) threads: usize,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) report: Report,
+    pub(crate) float: Score,
+    pub(crate) packed: Score,
+    pub(crate) stderr: Option<f64>,
+}
+
+impl Job<'_> {
+    /// Packs the model, reads the file back from disk, scores it, and writes the score into it.
+    pub(crate) fn run(&self, float: &Loaded, calibration: &Tokens, scored_on: &Tokens) -> Result<Outcome> {
+        let seq_len = float.model.config.train_seq_len;
+        let text = Calibration {
+            tokens: &calibration.tokens,
+            seq_len,
+            batches: self.calibration_tokens.div_ceil(seq_len * BATCH_SEQUENCES),
+            sequences: BATCH_SEQUENCES,
+        };
+        let provenance = self.provenance(calibration, scored_on)?;
+        let options = Options {
+            scheme: self.scheme,
+            int6_layers: self.int6_layers,
+            target_bytes: self.target_bytes,
+            codec: self.codec,
+            provenance: &provenance,
+            threads: self.threads,
+        };
+        let shown = Mutex::new(Shown::default());
+        let compressed = sixpack_compress::compress(&float.model, Some(&text), &options, &|stage| {
+            shown.lock().unwrap_or_else(|e| e.into_inner()).show(stage);
+        })?;
+        drop(shown);
+        sixpack_compress::pack(self.out, &compressed)?;
+        let packed = loaded::open(self.out)?;
+        let after = eval::score(&packed, scored_on, &self.windows, self.threads)?;
+        let score = as_score(packed.model.bytes, &after);
+        artifact::set_score(self.out, &score)?;
+        let before = eval::score(float, scored_on, &self.windows, self.threads)?;
+        Ok(Outcome {
+            report: compressed.report,
+            float: as_score(float.model.bytes, &before),
+            packed: score,
+            stderr: after.stderr,
+        })
+    }
+
+    fn provenance(&self, calibration: &Tokens, scored_on: &Tokens) -> Result<Provenance> {
+        // A checkpoint of another program has no recipe, and its weights may be no safetensors file.
+        let weights = checkpoint::weights_file(self.checkpoint).ok();
+        let metadata = match &weights {
+            Some(path) => state_dict::metadata(&Mapped::open(path)?)?,
+            None => BTreeMap::new(),
+        };
+        let recipe = metadata.get("recipe").cloned().unwrap_or_default();
+        let seed = sixpack_train::Recipe::parse(&recipe, &[] as &[&str]).ok().map(|r| r.seed);
+        Ok(Provenance {
+            tool: concat!("sixpack ", env!("CARGO_PKG_VERSION")).into(),
+            seed: seed.filter(|_| !recipe.is_empty()),
+            recipe,
+            checkpoint: weights.map(|_| checkpoint::hash(self.checkpoint)).transpose()?,
+            data: BTreeMap::from([
+                ("calibration".to_owned(), calibration.digest),
+                ("score".to_owned(), scored_on.digest),
+            ]),
+            notes: BTreeMap::from([("scheme".to_owned(), self.scheme.name().to_owned())]),
+        })
+    }
+}
+
+/// The bar of the stage at hand.
+#[derive(Default)]
+struct Shown {
+    bar: Option<(std::mem::Discriminant<Stage>, Progress)>,
+}
+
+impl Shown {
+    fn show(&mut self, stage: Stage) {
+        let (what, unit, done, of) = match stage {
+            Stage::Calibrating { done, of } => ("calibrating", "batches", done, of),
+            Stage::Quantizing { done, of } => ("quantising", "tensors", done, of),
+            Stage::Packing { int6 } => {
+                self.bar = None;
+                eprintln!("packing with {int6} matrices in int6");
+                return;
+            }
+        };
+        let kind = std::mem::discriminant(&stage);
+        if self.bar.as_ref().is_none_or(|(shown, _)| *shown != kind) {
+            self.bar = Some((kind, Progress::new(what, unit, of as u64)));
+        }
+        if let Some((_, bar)) = &mut self.bar {
+            bar.set(done as u64);
+        }
+    }
+}
+
+impl Outcome {
+    /// Size and accuracy before and after, and the gap.
+    pub(crate) fn summary(&self) -> String {
+        let row = |what: &str, s: &Score| {
+            let bpb = s.bits_per_byte.map_or("–".into(), |b| format!("{b:.5}"));
+            vec![what.to_owned(), thousands(s.bytes), bpb, format!("{:.5}", s.nats_per_token)]
+        };
+        let (float, packed) = (&self.float, &self.packed);
+        let gap = packed.bits_per_byte.zip(float.bits_per_byte).map_or("–".into(), |(a, b)| format!("{:+.5}", a - b));
+        let nats = format!("{:+.5}", packed.nats_per_token - float.nats_per_token);
+        let factor = format!("÷{:.2}", float.bytes as f64 / packed.bytes as f64);
+        let rows = [row("float", float), row("artifact", packed), vec!["gap".into(), factor, gap, nats]];
+        let errors = self.report.hessian_errors().map_or(String::new(), |(kept, nearest)| {
+            format!("error in the Hessian norm: {:.3} of rounding to nearest\n", kept / nearest)
+        });
+        let stderr = self.stderr.map_or(String::new(), |s| format!("standard error over documents: {s:.5}\n"));
+        format!("{}{stderr}{errors}", render(&["", "bytes", "bits per byte", "nats per token"], &rows))
+    }
+}
+
+/// The report of each tensor.
+fn tensors(report: &Report) -> String {
+    let error = |t: &TensorReport| {
+        let ratio = t.matrix.and_then(|m| Some(m.error? / m.nearest_error?));
+        ratio.map_or("–".into(), |r| format!("{r:.3}"))
+    };
+    let rows: Vec<_> = report
+        .tensors
+        .iter()
+        .map(|t| {
+            let elements: usize = t.shape.iter().product();
+            let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
+            vec![
+                t.id.to_string(),
+                if shape.is_empty() { "1".into() } else { shape },
+                t.bits.to_string(),
+                thousands(t.coded_bytes),
+                format!("{:.3}", 8.0 * t.coded_bytes as f64 / elements as f64),
+                format!("{:.3e}", t.mean_squared_error),
+                error(t),
+            ]
+        })
+        .collect();
+    render(&["tensor", "shape", "bits", "bytes", "bits/weight", "mse", "error/nearest"], &rows)
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Json {
+    float: Score,
+    artifact: Score,
+    stderr: Option<f64>,
+    scheme: &'static str,
+    int6_layers: usize,
+    matrices: usize,
+    tensors: Vec<JsonTensor>,
+}
+
+#[derive(Serialize)]
+struct JsonTensor {
+    name: String,
+    bits: u32,
+    coded_bytes: u64,
+    mean_squared_error: f64,
+    hessian_error: Option<f64>,
+    nearest_hessian_error: Option<f64>,
+}
+
+impl Json {
+    fn new(outcome: &Outcome) -> Self {
+        let tensor = |t: &TensorReport| JsonTensor {
+            name: t.id.to_string(),
+            bits: t.bits,
+            coded_bytes: t.coded_bytes,
+            mean_squared_error: t.mean_squared_error,
+            hessian_error: t.matrix.and_then(|m| m.error),
+            nearest_hessian_error: t.matrix.and_then(|m| m.nearest_error),
+        };
+        Self {
+            float: outcome.float,
+            artifact: outcome.packed,
+            stderr: outcome.stderr,
+            scheme: outcome.report.scheme.name(),
+            int6_layers: outcome.report.int6,
+            matrices: outcome.report.matrices,
+            tensors: outcome.report.tensors.iter().map(tensor).collect(),
+        }
+    }
+}
+
+impl From<SchemeName> for Scheme {
+    fn from(name: SchemeName) -> Self {
+        match name {
+            SchemeName::Reference => Self::Reference,
+        }
+    }
+}
+
+impl From<CodecName> for Codec {
+    fn from(name: CodecName) -> Self {
+        match name {
+            CodecName::Brotli => Self::Brotli,
+            CodecName::Zstd => Self::Zstd,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! One file per verb.
+
+pub(crate) mod compress;
+pub(crate) mod eval;
+pub(crate) mod inspect;
+pub(crate) mod quickstart;
+pub(crate) mod recipe;
+pub(crate) mod run;
+pub(crate) mod tokenize;
+pub(crate) mod tokenizer;
+pub(crate) mod train;

@@ -1,0 +1,164 @@
+//! `quickstart`: text to a trained, packed, scored and speaking model in a few minutes.
+
+mod sources;
+mod split;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sixpack_compress::{Scheme, yardstick};
+use sixpack_formats::dataset::Split;
+use sixpack_formats::tokenizer::Tokenizer;
+use sixpack_formats::tokenizer::train::{TrainOptions, train};
+use sixpack_formats::{Codec, Score, atomic};
+use sixpack_runtime::Sampling;
+
+use crate::args::{self, Windows};
+use crate::data;
+use crate::loaded;
+use crate::misuse::misuse;
+use crate::table::{render, thousands};
+use crate::verbs::compress::{Job, Outcome};
+use crate::verbs::tokenize::{Shards, summary};
+use crate::verbs::{recipe, run as speak, train as training};
+
+/// Most bytes of text to learn from: more than the model sees in the default time, and read in a moment.
+const MAX_TRAIN: usize = 12_000_000;
+
+/// Most bytes of text to be scored on: enough for the second digit, scored in seconds.
+const MAX_VAL: usize = 256_000;
+
+/// Tokens the Hessians are measured on.
+const CALIBRATION_TOKENS: usize = 98_304;
+
+/// Characters of validation text that the sample goes on from.
+const PROMPT_CHARS: usize = 80;
+
+/// Tokens of the sample.
+const SAMPLE_TOKENS: usize = 200;
+
+/// A text split in two.
+pub(crate) struct Corpus {
+    /// Documents to learn from.
+    pub(crate) train: Vec<String>,
+    /// Documents to be scored on.
+    pub(crate) val: Vec<String>,
+    /// What it is, in a sentence.
+    pub(crate) summary: String,
+}
+
+/// Where everything is written.
+struct Paths {
+    shards: PathBuf,
+    checkpoint: PathBuf,
+    artifact: PathBuf,
+    sample: PathBuf,
+}
+
+pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
+    let at = |name: &str| args.out.join(name);
+    let paths = Paths {
+        shards: at("shards"),
+        checkpoint: at("checkpoint"),
+        artifact: at("model.6pk"),
+        sample: at("sample.txt"),
+    };
+    if [&paths.shards, &paths.checkpoint, &paths.artifact].iter().any(|p| p.exists()) {
+        let out = args.out.display();
+        return Err(misuse(format!(
+            "{out} holds an earlier quickstart: remove it, or choose another folder with --out"
+        )));
+    }
+    let corpus = match &args.corpus {
+        Some(path) => split::read(path, MAX_TRAIN, MAX_VAL)?,
+        None => sources::of_locked_crates(MAX_TRAIN, MAX_VAL)?,
+    };
+    println!("1. text: {}", corpus.summary);
+    let recipe = recipe::load("small", &[format!("budget.minutes={}", args.minutes), format!("seed={}", args.seed)])?;
+    let tokenizer = Tokenizer::from_model(&train(&corpus.train, &TrainOptions::new(recipe.model.vocab_size))?)?;
+    println!("2. tokenizer: {} pieces", tokenizer.vocab_size());
+    println!("3. token shards: {}", write_shards(&paths.shards, &tokenizer, &corpus)?);
+    println!("4. training for {} minutes", args.minutes);
+    let threads = args.machine.threads();
+    let training = training::Run {
+        recipe,
+        data: &paths.shards,
+        tokenizer: Some(tokenizer.model_bytes().to_vec()),
+        out: &paths.checkpoint,
+        resume: false,
+        exact_bytes_every: 0,
+        threads,
+        json: false,
+    };
+    training.train()?;
+    println!("5. compressing and scoring on text it has not seen");
+    let outcome = compress(&paths, threads)?;
+    let packed = loaded::open(&paths.artifact)?;
+    let plain = |text: &String| tokenizer.normalize(text).replace('▁', " ");
+    let prompt = corpus.val.iter().map(plain).find(|t| t.len() > 2 * PROMPT_CHARS).context("no text to go on from")?;
+    let prompt: String = prompt.chars().take(PROMPT_CHARS).collect();
+    let sampling = Sampling { temperature: 0.8, min_p: 0.05, seed: args.seed, ..Sampling::default() };
+    let spoken = speak::speak(&packed, &prompt, SAMPLE_TOKENS, sampling, threads, &mut |_| Ok(()))?;
+    atomic::write(&paths.sample, format!("{}\n", spoken.text).as_bytes())?;
+    println!("6. a sample, going on from “{prompt}”:\n\n{}\n", spoken.text);
+    let (train, val): (Vec<_>, Vec<_>) =
+        (corpus.train.iter().map(plain).collect(), corpus.val.iter().map(plain).collect());
+    let order2 = yardstick::order2(&train, &val);
+    let zstd = yardstick::zstd19(val.concat().as_bytes())?;
+    print!("{}", table(&outcome, order2, zstd));
+    print!("{}", next(&paths));
+    Ok(())
+}
+
+fn write_shards(folder: &Path, tokenizer: &Tokenizer, corpus: &Corpus) -> Result<String> {
+    let mut shards = Shards::create(folder, tokenizer)?;
+    // Validation first: a training document that is the same word for word is then the one that is dropped.
+    for (split, documents) in [(Split::Val, &corpus.val), (Split::Train, &corpus.train)] {
+        documents.iter().try_for_each(|d| shards.push(split, d))?;
+    }
+    Ok(summary(folder, &shards.finish()?))
+}
+
+fn compress(paths: &Paths, threads: usize) -> Result<Outcome> {
+    let float = loaded::open(&paths.checkpoint)?;
+    let calibration = data::for_calibration(&paths.shards, &float, CALIBRATION_TOKENS)?;
+    let scored_on = data::validation_beside(&paths.shards, &float)?.context("no validation shards were written")?;
+    let job = Job {
+        checkpoint: &paths.checkpoint,
+        out: &paths.artifact,
+        int6_layers: None,
+        target_bytes: None,
+        scheme: Scheme::Reference,
+        codec: Codec::Brotli,
+        calibration_tokens: CALIBRATION_TOKENS,
+        windows: Windows { seq_len: None, stride: None, plain: false, max_tokens: None },
+        threads,
+    };
+    job.run(&float, &calibration, &scored_on)
+}
+
+/// The one table: what it weighs and how well it predicts, beside two yardsticks.
+fn table(outcome: &Outcome, order2: f64, zstd: f64) -> String {
+    let model = |what: &str, s: &Score| {
+        let bpb = s.bits_per_byte.map_or("–".into(), |b| format!("{b:.4}"));
+        vec![what.to_owned(), thousands(s.bytes), bpb]
+    };
+    let yardstick = |what: &str, bpb: f64| vec![what.to_owned(), "–".into(), format!("{bpb:.4}")];
+    let rows = [
+        model("model, as trained", &outcome.float),
+        model("model, packed", &outcome.packed),
+        yardstick("order-2 context model of the same text", order2),
+        yardstick("zstd -19 of the validation text", zstd),
+    ];
+    render(&["", "bytes", "bits per byte"], &rows)
+}
+
+fn next(paths: &Paths) -> String {
+    let (artifact, shards, checkpoint) = (paths.artifact.display(), paths.shards.display(), paths.checkpoint.display());
+    format!(
+        "\nTo go on:\n  sixpack run {artifact} --prompt \"pub fn \"\n  sixpack inspect {artifact}\n  \
+         sixpack eval {artifact} --data {shards}\n  \
+         sixpack train --recipe small --set budget.minutes=20 --data {shards} --out longer\n  \
+         sixpack compress {checkpoint} --data {shards} --int6-layers 8 --out smaller.6pk\n"
+    )
+}

@@ -1,0 +1,220 @@
+//! `train`: a model from token shards.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use sixpack_formats::artifact::Provenance;
+use sixpack_formats::dataset::Dataset;
+use sixpack_formats::tokenizer::Tokenizer;
+use sixpack_formats::{Codec, Digest, Model, checkpoint};
+use sixpack_train::event::{Event, Progress};
+use sixpack_train::loader::Source;
+use sixpack_train::trainer::ExactBytes;
+use sixpack_train::{Recipe, Setup, Trainer};
+
+use crate::args;
+use crate::data;
+use crate::misuse::misuse;
+use crate::table::thousands;
+use crate::verbs::recipe;
+
+/// The log beside the checkpoint.
+const LOG: &str = "train.jsonl";
+
+pub(crate) fn run(args: &args::Train) -> Result<()> {
+    let run = Run {
+        recipe: recipe::load(&args.recipe, &args.set)?,
+        data: &args.data,
+        tokenizer: data::tokenizer_for(&args.data, args.tokenizer.as_deref())?,
+        out: &args.out,
+        resume: args.resume,
+        exact_bytes_every: args.exact_bytes_every,
+        threads: args.machine.threads(),
+        json: args.json,
+    };
+    let stopped = run.train()?;
+    if stopped {
+        println!("stopped; to go on: the same command with --resume");
+    }
+    Ok(())
+}
+
+/// A training run as the verbs ask for it.
+pub(crate) struct Run<'a> {
+    pub(crate) recipe: Recipe,
+    pub(crate) data: &'a Path,
+    pub(crate) tokenizer: Option<Vec<u8>>,
+    pub(crate) out: &'a Path,
+    pub(crate) resume: bool,
+    pub(crate) exact_bytes_every: u64,
+    pub(crate) threads: usize,
+    pub(crate) json: bool,
+}
+
+impl Run<'_> {
+    /// Trains to the end of the budget, or until Ctrl-C; whether it was stopped.
+    pub(crate) fn train(self) -> Result<bool> {
+        if !self.resume && self.out.join(checkpoint::WEIGHTS).exists() {
+            let out = self.out.display();
+            return Err(misuse(format!(
+                "{out} holds a checkpoint: go on from it with --resume, or choose another --out"
+            )));
+        }
+        let dataset = Dataset::open(self.data)?;
+        let vocab_size = self.recipe.model.vocab_size;
+        let tokenizer = self.tokenizer.as_deref().map(Tokenizer::from_model).transpose()?;
+        dataset.check_vocabulary(vocab_size, self.tokenizer.as_deref().map(Digest::of))?;
+        let shards = dataset.train_shards()?;
+        let names: Vec<(String, String)> = shards
+            .iter()
+            .map(|s| (s.path().file_name().unwrap_or_default().to_string_lossy().into_owned(), s.digest().to_string()))
+            .collect();
+        let sources = shards.iter().zip(&names);
+        let sources = sources.map(|(s, (name, content))| Source { name, content, tokens: s.tokens() }).collect();
+        let stop = stop_on_signal()?;
+        let threads = self.threads;
+        let measure = move |model: &Model| exact_bytes(model, threads);
+        let exact_bytes = (self.exact_bytes_every > 0)
+            .then_some(ExactBytes { every_steps: self.exact_bytes_every, measure: &measure });
+        let setup = Setup {
+            folder: Some(self.out.into()),
+            tokenizer: self.tokenizer,
+            byte_tables: tokenizer.as_ref().map(Tokenizer::byte_tables),
+            exact_bytes,
+            stop: Some(&stop),
+            ..Setup::new(sources, threads)
+        };
+        let mut trainer =
+            if self.resume { Trainer::resume(self.recipe, setup)? } else { Trainer::new(self.recipe, setup)? };
+        let mut log = Log::create(self.out, self.resume, self.json)?;
+        let mut failed = None;
+        trainer.run(&mut |event| {
+            if let Err(error) = log.write(event) {
+                failed.get_or_insert(error);
+                stop.store(true, Ordering::Relaxed);
+            }
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(log.stopped),
+        }
+    }
+}
+
+/// A flag that Ctrl-C and a request to terminate set: the run then writes a checkpoint and ends.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        // A second one does not wait.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step, with a checkpoint");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}
+
+/// Size of an artifact of these weights: rounded to their nearest codes, and coded.
+fn exact_bytes(model: &Model, threads: usize) -> Option<u64> {
+    let provenance = Provenance::default();
+    let options = sixpack_compress::Options {
+        scheme: sixpack_compress::Scheme::Reference,
+        int6_layers: None,
+        target_bytes: None,
+        codec: Codec::Brotli,
+        provenance: &provenance,
+        threads,
+    };
+    let compressed = sixpack_compress::compress(model, None, &options, &|_| {}).ok()?;
+    Some(compressed.file.len() as u64)
+}
+
+/// Where events go: lines or a bar for people, JSON lines in a file, or on standard output if asked for.
+struct Log {
+    file: std::fs::File,
+    json: bool,
+    bar: ProgressBar,
+    stopped: bool,
+}
+
+impl Log {
+    fn create(folder: &Path, append: bool, json: bool) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let path = folder.join(LOG);
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(append).write(true).truncate(!append);
+        let file = options.open(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let style = ProgressStyle::with_template("{bar:32} {percent:>3}%  {msg}").expect("the template is a constant");
+        // Hidden where there is no terminal.
+        Ok(Self { file, json, bar: ProgressBar::new(1000).with_style(style), stopped: false })
+    }
+
+    fn write(&mut self, event: &Event) -> Result<()> {
+        let line = serde_json::to_string(event)?;
+        writeln!(self.file, "{line}").context("cannot write the log")?;
+        if self.json {
+            println!("{line}");
+        } else {
+            self.show(event);
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::Start { parameters, step, threads, .. } => {
+                let from = if *step > 0 { format!(" from step {step}") } else { String::new() };
+                self.line(&format!("training {} parameters on {threads} threads{from}", thousands(*parameters)));
+            }
+            Event::Step(progress) => {
+                self.line(&step_line(progress));
+                self.bar.set_position((progress.fraction * 1000.0) as u64);
+                self.bar.set_message(format!(
+                    "{:.0} tokens/s, {:.0} s left",
+                    progress.tokens_per_second, progress.remaining
+                ));
+            }
+            Event::Validation { step, loss, bits_per_byte } => {
+                self.line(&format!("step {step:>6}  validation loss {loss:.4}{}", bpb(*bits_per_byte)));
+            }
+            Event::Checkpoint { step, folder } => {
+                self.line(&format!("step {step:>6}  checkpoint in {}", folder.display()));
+            }
+            Event::End { step, tokens, elapsed, stopped } => {
+                self.stopped = *stopped;
+                self.bar.finish_and_clear();
+                println!("{step} steps, {} tokens in {elapsed:.0} s", thousands(*tokens));
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+}
+
+/// One line of the log: accuracy and size together.
+fn step_line(p: &Progress) -> String {
+    let exact = p.exact_bytes.map_or(String::new(), |b| format!(" (exactly {})", thousands(b)));
+    format!(
+        "step {:>6}  loss {:.4}{}  {:>6.0} tokens/s  {:>5.0} ms  lr ×{:.3}{}  ~{} bytes{exact}",
+        p.step,
+        p.loss,
+        bpb(p.bits_per_byte),
+        p.tokens_per_second,
+        p.ms_per_step,
+        p.lr_scale,
+        if p.recurrence { "  recurrent" } else { "" },
+        thousands(p.projected_bytes),
+    )
+}
+
+fn bpb(bits: Option<f64>) -> String {
+    bits.map_or(String::new(), |b| format!("  {b:.4} bpb"))
+}
