@@ -1,13 +1,15 @@
 //! The CPU engine: the runtime's one `forward` over candle tensors, and gradients by candle's autograd.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor, Var, bail};
+use candle_core::{Device, Tensor, TensorId, bail};
 use rayon::prelude::*;
 use sixpack_formats::{ModelConfig, TensorSpec};
 use sixpack_runtime::{Batch, Heads, Ops, Pass, ReadBack, Rope, Site, Weights, forward, model};
 
 use crate::ops::attention::Attention;
+use crate::ops::average::Average;
 use crate::ops::embed::Embed;
 use crate::ops::exclude_self::ExcludeSelf;
 use crate::ops::head_norm_rope::{HeadNormRope, Rotation};
@@ -18,19 +20,37 @@ use crate::ops::mlp::{LeakyReluSquared, Mlp};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::scaled::{AddScaled, Scale, Slice};
 use crate::ops::skip::Gate;
+use crate::ops::tail::Tail;
 use crate::params::{Params, zeros};
+use crate::tape::Tape;
 use crate::vector::add;
 use crate::{Error, Result};
 
-/// An interpreter of the model on candle tensors, differentiable in the weights. Runs on the calling thread.
+/// An interpreter of the model on candle tensors, differentiable. Runs on the calling thread.
+///
+/// The default value only computes; [`CandleOps::recording`] also keeps what [`CandleOps::backward`] needs.
 #[derive(Debug, Default)]
 pub struct CandleOps {
+    tape: Tape,
     /// Length of the sequences of the batch that was embedded last: shorter activations are its last positions.
     len: usize,
     rotation: Option<Arc<Rotation>>,
 }
 
 impl CandleOps {
+    /// An interpreter that writes down what it does.
+    pub fn recording() -> Self {
+        Self { tape: Tape::recording(), ..Self::default() }
+    }
+
+    /// Gradients of the leaves (the weights), by [`Tensor::id`], given the gradient of `output`.
+    ///
+    /// # Errors
+    /// If this interpreter was not [recording](Self::recording), or shapes do not agree.
+    pub fn backward(self, output: &Tensor, gradient: Tensor) -> candle_core::Result<HashMap<TensorId, Tensor>> {
+        self.tape.backward(output, gradient)
+    }
+
     fn rotation(&mut self, rope: Rope) -> Arc<Rotation> {
         match &self.rotation {
             Some(rotation) if rotation.serves(rope, self.len) => Arc::clone(rotation),
@@ -49,19 +69,19 @@ impl Ops for CandleOps {
             bail!("training runs whole sequences, found {} of {} positions", batch.len(), batch.context);
         }
         self.len = batch.len();
-        table.apply_op1(Embed { ids: batch.ids.to_vec(), sequences: batch.sequences })
+        self.tape.one(table, Embed { ids: batch.ids.to_vec(), sequences: batch.sequences })
     }
 
     fn rms_norm(&mut self, x: &Tensor, scale: f32) -> candle_core::Result<Tensor> {
-        x.apply_op1(RmsNorm { scale })
+        self.tape.one(x, RmsNorm { scale })
     }
 
     fn mix(&mut self, weights: &Tensor, x: &Tensor, x0: &Tensor) -> candle_core::Result<Tensor> {
-        weights.apply_op3(x, x0, Mix)
+        self.tape.three(weights, x, x0, Mix)
     }
 
     fn linear(&mut self, _: Site, w: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.apply_op2(w, Linear)
+        self.tape.two(x, w, Linear)
     }
 
     fn head_norm_rope(
@@ -74,29 +94,29 @@ impl Ops for CandleOps {
         let start = self.len.saturating_sub(x.dim(1)?);
         let op = HeadNormRope { heads, rotation: self.rotation(rope), start };
         match gain {
-            Some(gain) => x.apply_op2(gain, op),
-            None => x.apply_op1(op),
+            Some(gain) => self.tape.two(x, gain, op),
+            None => self.tape.one(x, op),
         }
     }
 
     fn attention(&mut self, _: usize, heads: Heads, q: &Tensor, k: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
-        q.apply_op3(k, v, Attention::new(heads))
+        self.tape.three(q, k, v, Attention::new(heads))
     }
 
     fn exclude_self(&mut self, heads: Heads, y: &Tensor, v: &Tensor) -> candle_core::Result<Tensor> {
-        y.apply_op2(v, ExcludeSelf(heads))
+        self.tape.two(y, v, ExcludeSelf(heads))
     }
 
     fn leaky_relu_squared(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.apply_op1(LeakyReluSquared)
+        self.tape.one(x, LeakyReluSquared)
     }
 
     fn add_scaled(&mut self, x: &Tensor, scale: &Tensor, y: &Tensor) -> candle_core::Result<Tensor> {
-        x.apply_op3(scale, y, AddScaled(Slice::all(scale)))
+        self.tape.three(x, scale, y, AddScaled(Slice::all(scale)))
     }
 
     fn scale(&mut self, scale: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        scale.apply_op2(x, Scale(Slice::all(scale)))
+        self.tape.two(scale, x, Scale(Slice::all(scale)))
     }
 
     fn gated_skip(
@@ -109,8 +129,11 @@ impl Ops for CandleOps {
     ) -> candle_core::Result<Tensor> {
         let slice = Slice::row(weights, row);
         match gates {
-            Some(gates) => gates.apply_op3(x, &weights.apply_op2(skip, Scale(slice))?, Gate(slice)),
-            None => x.apply_op3(weights, skip, AddScaled(slice)),
+            Some(gates) => {
+                let scaled = self.tape.two(weights, skip, Scale(slice))?;
+                self.tape.three(gates, x, &scaled, Gate(slice))
+            }
+            None => self.tape.three(x, weights, skip, AddScaled(slice)),
         }
     }
 
@@ -121,32 +144,32 @@ impl Ops for CandleOps {
         lane: &Tensor,
         y: &Tensor,
     ) -> candle_core::Result<Tensor> {
-        let kept = keep.0.apply_op2(lane, Scale(Slice::element(keep.1)))?;
-        kept.apply_op3(post.0, y, AddScaled(Slice::element(post.1)))
+        let kept = self.tape.two(keep.0, lane, Scale(Slice::element(keep.1)))?;
+        self.tape.three(&kept, post.0, y, AddScaled(Slice::element(post.1)))
     }
 
     fn average(&mut self, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
-        (a + b)? * 0.5
+        self.tape.two(a, b, Average)
     }
 
     fn tail(&mut self, x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
-        x.narrow(1, x.dim(1)? - n, n)?.contiguous()
+        self.tape.one(x, Tail(n))
     }
 
     fn softcap(&mut self, x: &Tensor, cap: f32) -> candle_core::Result<Tensor> {
-        x.apply_op1(Softcap(cap))
+        self.tape.one(x, Softcap(cap))
     }
 
     fn cross_entropy(&mut self, logits: &Tensor, targets: &[u32]) -> candle_core::Result<Tensor> {
-        logits.apply_op1(CrossEntropy { targets: targets.to_vec() })
+        self.tape.one(logits, CrossEntropy { targets: targets.to_vec() })
     }
 
     fn mlp(&mut self, _: usize, up: &Tensor, down: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.apply_op3(up, down, Mlp::default())
+        self.tape.three(x, up, down, Mlp::default())
     }
 
     fn nll(&mut self, table: &Tensor, h: &Tensor, cap: f32, targets: &[u32]) -> candle_core::Result<Tensor> {
-        h.apply_op2(table, Nll::new(targets, cap))
+        self.tape.two(h, table, Nll::new(targets, cap))
     }
 }
 
@@ -229,7 +252,7 @@ impl CpuEngine {
         if batch.inputs.is_empty() {
             return Err(Error::EmptyBatch);
         }
-        let weights = self.weights(params)?;
+        let weights = Weights::build(&self.config, |spec| tensor(params, spec))?;
         let size = self.micro_batch * batch.len;
         let micro: Vec<_> = batch.inputs.chunks(size).zip(batch.targets.chunks(size)).collect();
         let mut total = Gradients { loss: 0.0, of: zeros(&self.config) };
@@ -264,16 +287,12 @@ impl CpuEngine {
         let size = self.micro_batch * batch.len;
         let micro: Vec<_> = batch.inputs.chunks(size).zip(batch.targets.chunks(size)).collect();
         let run = |&(inputs, targets): &(&[u32], &[u32])| -> Result<f64> {
-            let nll = nll(&self.config, &weights, inputs, targets, batch.len, recurrence)?;
+            let mut ops = CandleOps::default();
+            let nll = nll(&self.config, &weights, &mut ops, inputs, targets, batch.len, recurrence)?;
             Ok(nll.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).sum())
         };
         let sums: Vec<f64> = self.pool.install(|| micro.par_iter().map(run).collect::<Result<_>>())?;
         Ok(sums.iter().sum::<f64>() / batch.inputs.len() as f64)
-    }
-
-    /// The weights as candle variables.
-    fn weights(&self, params: &Params) -> Result<Weights<Tensor>> {
-        Weights::build(&self.config, |spec| Ok(Var::from_tensor(&tensor(params, spec)?)?.into_inner()))
     }
 }
 
@@ -286,15 +305,15 @@ fn tensor(params: &Params, spec: &TensorSpec) -> Result<Tensor> {
 fn nll(
     config: &ModelConfig,
     weights: &Weights<Tensor>,
+    ops: &mut CandleOps,
     inputs: &[u32],
     targets: &[u32],
     len: usize,
     recurrence: bool,
 ) -> Result<Tensor> {
-    let mut ops = CandleOps::default();
     let batch = Batch::new(inputs, inputs.len() / len);
-    let h = forward(config, weights, &mut ops, &batch, Pass { recurrence, last: None })?;
-    Ok(model::nll(config, weights, &mut ops, &h, targets)?)
+    let h = forward(config, weights, ops, &batch, Pass { recurrence, last: None })?;
+    Ok(model::nll(config, weights, ops, &h, targets)?)
 }
 
 /// Loss and gradients of a micro-batch, both times its share of the batch.
@@ -307,15 +326,17 @@ fn micro_batch(
     recurrence: bool,
     share: f64,
 ) -> Result<Gradients> {
-    let nll = nll(config, weights, inputs, targets, len, recurrence)?;
-    let loss = (nll.mean_all()? * share)?;
-    let mut store = loss.backward()?;
+    let mut ops = CandleOps::recording();
+    let nll = nll(config, weights, &mut ops, inputs, targets, len, recurrence)?;
+    let loss: f64 = nll.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).sum();
+    let seed = Tensor::full((share / targets.len() as f64) as f32, nll.shape(), &Device::Cpu)?;
+    let mut gradients = ops.backward(&nll, seed.contiguous()?)?;
     let mut of = Params::new();
     for (id, weight) in weights.iter() {
         // A tensor the pass does not use has no gradient: layers of a second lane before it starts, for instance.
-        if let Some(gradient) = store.remove(weight) {
+        if let Some(gradient) = gradients.remove(&weight.id()) {
             of.insert(id, gradient.flatten_all()?.to_vec1()?);
         }
     }
-    Ok(Gradients { loss: f64::from(loss.to_scalar::<f32>()?), of })
+    Ok(Gradients { loss: loss / targets.len() as f64 * share, of })
 }

@@ -178,15 +178,19 @@ macro_rules! twin {
                 tensors.map(|t| Var::from_tensor(&t).unwrap()).collect()
             };
             let fast = {
-                let ($ops, vars) = (&mut CandleOps::default(), inputs());
+                let mut machine = CandleOps::recording();
+                let ($ops, vars) = (&mut machine, inputs());
                 let $args: Vec<&Tensor> = vars.iter().map(Var::as_tensor).collect();
-                let y: Tensor = $body.unwrap();
-                value_and_gradients(&y, &vars)
+                let y = (|| -> Result<Tensor> { $body })().unwrap();
+                let mut gradients = machine.backward(&y, random(99, y.dims())).unwrap();
+                let gradient = |v: &Var| gradients.remove(&v.id()).unwrap_or_else(|| v.zeros_like().unwrap());
+                let gradients: Vec<_> = vars.iter().map(gradient).collect();
+                std::iter::once(y).chain(gradients).collect::<Vec<_>>()
             };
             let plain = {
                 let ($ops, vars) = (&mut Composed::default(), inputs());
                 let $args: Vec<&Tensor> = vars.iter().map(Var::as_tensor).collect();
-                let y: Tensor = $body.unwrap();
+                let y = (|| -> Result<Tensor> { $body })().unwrap();
                 value_and_gradients(&y, &vars)
             };
             assert_eq!(fast.len(), plain.len());
@@ -259,6 +263,13 @@ twin!(queries_of_the_tail, [[7, 60], [6]], |ops, x| {
         let last = ops.tail(&h, 2)?;
         ops.head_norm_rope(&last, 6, Rope { dims: 10, ..ROPE }, Some(x[1]))
     })
+});
+
+// A tensor used twice gets both gradients.
+twin!(reuse, [[2, 5, 19], [19]], |ops, x| {
+    let y = ops.rms_norm(x[0], 1.0)?;
+    let z = ops.add_scaled(x[0], x[1], &y)?;
+    ops.add_scaled(&z, x[1], &z)
 });
 
 #[test]

@@ -170,11 +170,10 @@ impl CustomOp3 for Attention {
         out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
         let sizes = self.sizes(q.layout(), k.layout(), v.layout())?;
         let Some(log_sum) = self.log_sum.get() else { bail!("attention: backward without a forward") };
         let (qv, kv, vv) = (Values::of(q)?, Values::of(k)?, Values::of(v)?);
-        let (out, g) = (Values::of(out)?, Values::of(&grad)?);
+        let (out, g) = (Values::of(out)?, Values::of(grad)?);
         let (mut dq, mut dk, mut dv) = (vec![0.0; qv.len()], vec![0.0; kv.len()], vec![0.0; vv.len()]);
         let room = TILE.min(sizes.queries) * sizes.keys;
         let (mut p_room, mut ds_room) = (vec![0.0; room], vec![0.0; room]);

@@ -30,8 +30,7 @@ impl CustomOp1 for Embed {
     }
 
     fn bwd(&self, table: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (g, c) = (Values::of(&grad)?, channels(table.layout())?);
+        let (g, c) = (Values::of(grad)?, channels(table.layout())?);
         let mut d = vec![0.0; table.elem_count()];
         for (&id, g) in self.ids.iter().zip(g.chunks_exact(c)) {
             let start = id as usize * c;

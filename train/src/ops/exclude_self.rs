@@ -45,8 +45,7 @@ impl CustomOp2 for ExcludeSelf {
     }
 
     fn bwd(&self, y: &Tensor, v: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (yv, vv, g) = (Values::of(y)?, Values::of(v)?, Values::of(&grad)?);
+        let (yv, vv, g) = (Values::of(y)?, Values::of(v)?, Values::of(grad)?);
         let Heads { query, kv, dim } = self.0;
         let group = query / kv * dim;
         let (mut dy, mut dv) = (Vec::with_capacity(yv.len()), vec![0.0; vv.len()]);

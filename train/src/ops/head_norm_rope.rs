@@ -97,8 +97,7 @@ impl HeadNormRope {
 
     /// Gradients of `x` and of the gain (of ones for keys).
     fn backward(&self, x: &Tensor, gain: Option<&[f32]>, grad: &Tensor) -> Result<(Vec<f32>, Vec<f32>)> {
-        let grad = grad.contiguous()?;
-        let (xv, g) = (Values::of(x)?, Values::of(&grad)?);
+        let (xv, g) = (Values::of(x)?, Values::of(grad)?);
         let width = self.width(x.layout())?;
         let (mut dx, mut d_gain) = (g.to_vec(), vec![0.0; self.heads]);
         let heads = dx.chunks_exact_mut(width).zip(xv.chunks_exact(width));

@@ -33,8 +33,7 @@ impl CustomOp2 for Linear {
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (xv, wv, g) = (Values::of(x)?, Values::of(w)?, Values::of(&grad)?);
+        let (xv, wv, g) = (Values::of(x)?, Values::of(w)?, Values::of(grad)?);
         let (cols, tokens) = (channels(w.layout())?, xv.len() / channels(w.layout())?);
         let rows = wv.len() / cols;
         let g = Mat::new(&g, tokens, rows);

@@ -23,8 +23,7 @@ impl CustomOp1 for Softcap {
     }
 
     fn bwd(&self, x: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (z, g) = (Values::of(out)?, Values::of(&grad)?);
+        let (z, g) = (Values::of(out)?, Values::of(grad)?);
         gradient(z.iter().zip(g.iter()).map(|(z, g)| g * softcap_slope(*z, self.0)).collect(), x)
     }
 }
@@ -83,8 +82,7 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (lv, g, vocab) = (Values::of(logits)?, Values::of(&grad)?, channels(logits.layout())?);
+        let (lv, g, vocab) = (Values::of(logits)?, Values::of(grad)?, channels(logits.layout())?);
         let mut d = lv.to_vec();
         for ((row, &id), &g) in d.chunks_exact_mut(vocab).zip(&self.targets).zip(g.iter()) {
             let lse = log_sum_exp(row);
@@ -136,8 +134,7 @@ impl CustomOp2 for Nll {
     }
 
     fn bwd(&self, h: &Tensor, table: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (hv, tv, g) = (Values::of(h)?, Values::of(table)?, Values::of(&grad)?);
+        let (hv, tv, g) = (Values::of(h)?, Values::of(table)?, Values::of(grad)?);
         let Some((logits, log_sums)) = self.kept.get() else { bail!("nll: backward without a forward") };
         let d = channels(h.layout())?;
         let (tokens, vocab) = (hv.len() / d, tv.len() / d);

@@ -39,8 +39,7 @@ impl CustomOp3 for Mix {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (wv, xv, x0v, g) = (Values::of(w)?, Values::of(x)?, Values::of(x0)?, Values::of(&grad)?);
+        let (wv, xv, x0v, g) = (Values::of(w)?, Values::of(x)?, Values::of(x0)?, Values::of(grad)?);
         let c = channels(x.layout())?;
         let (keep, embed) = wv.split_at(c);
         let mut dw = vec![0.0; 2 * c];

@@ -33,8 +33,7 @@ impl CustomOp1 for LeakyReluSquared {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (xv, g) = (Values::of(x)?, Values::of(&grad)?);
+        let (xv, g) = (Values::of(x)?, Values::of(grad)?);
         gradient(xv.iter().zip(g.iter()).map(|(&u, g)| slope(u) * g).collect(), x)
     }
 }
@@ -83,8 +82,7 @@ impl CustomOp3 for Mlp {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (xv, upv, downv, g) = (Values::of(x)?, Values::of(up)?, Values::of(down)?, Values::of(&grad)?);
+        let (xv, upv, downv, g) = (Values::of(x)?, Values::of(up)?, Values::of(down)?, Values::of(grad)?);
         let (d, m) = (channels(up.layout())?, channels(down.layout())?);
         let tokens = xv.len() / d;
         let Some(u) = self.hidden.get() else { bail!("mlp: backward without a forward") };

@@ -5,6 +5,7 @@
 //! right too, but spend most of their time in unfused element-wise passes.
 
 pub(crate) mod attention;
+pub(crate) mod average;
 pub(crate) mod embed;
 pub(crate) mod exclude_self;
 pub(crate) mod head_norm_rope;
@@ -15,13 +16,14 @@ pub(crate) mod mlp;
 pub(crate) mod rms_norm;
 pub(crate) mod scaled;
 pub(crate) mod skip;
+pub(crate) mod tail;
 
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
 
 /// The values of an argument of a forward pass.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     Ok(&storage.as_slice::<f32>()?[range(layout)?])
 }
 
@@ -65,7 +67,7 @@ fn result(data: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)
     Ok((CpuStorage::F32(data), shape.into()))
 }
 
-/// A gradient, of the shape of what it is the gradient of.
+/// A gradient, in memory of its own and of the shape of what it is the gradient of.
 fn gradient(data: Vec<f32>, of: &Tensor) -> Result<Option<Tensor>> {
     Tensor::from_vec(data, of.shape(), &Device::Cpu).map(Some)
 }

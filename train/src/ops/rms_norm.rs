@@ -31,8 +31,7 @@ impl CustomOp1 for RmsNorm {
     }
 
     fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (x, g, c) = (Values::of(arg)?, Values::of(&grad)?, channels(arg.layout())?);
+        let (x, g, c) = (Values::of(arg)?, Values::of(grad)?, channels(arg.layout())?);
         let mut dx = Vec::with_capacity(x.len());
         for (x, g) in x.chunks_exact(c).zip(g.chunks_exact(c)) {
             // With r = 1/rms: dx = s·r·(g − x · r² · mean(x ⊙ g)).

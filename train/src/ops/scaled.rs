@@ -91,8 +91,7 @@ impl CustomOp2 for Scale {
     }
 
     fn bwd(&self, w: &Tensor, y: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        scale_gradients(self.0, w, y, &grad)
+        scale_gradients(self.0, w, y, grad)
     }
 }
 
@@ -134,9 +133,8 @@ impl CustomOp3 for AddScaled {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (dw, dy) = scale_gradients(self.0, w, y, &grad)?;
-        Ok((Some(grad), dw, dy))
+        let (dw, dy) = scale_gradients(self.0, w, y, grad)?;
+        Ok((Some(grad.clone()), dw, dy))
     }
 }
 

@@ -47,8 +47,7 @@ impl CustomOp3 for Gate {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (gv, xv, sv, d) = (Values::of(gates)?, Values::of(x)?, Values::of(s)?, Values::of(&grad)?);
+        let (gv, xv, sv, d) = (Values::of(gates)?, Values::of(x)?, Values::of(s)?, Values::of(grad)?);
         let c = channels(x.layout())?;
         let open = self.open(&gv, c)?;
         let mut moved = vec![0.0; c];

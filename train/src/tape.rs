@@ -1,0 +1,119 @@
+//! The backward pass: what ran is written down, and gone through in reverse.
+//!
+//! candle's own `backward` adds every gradient to a tensor of zeros, and splits that addition over a pool of spinning
+//! threads of its own, which a caller cannot size: a quarter of a step's time went there. Here a first gradient is
+//! moved, further ones are added in place, and all stays on one thread.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Tensor, TensorId, bail};
+
+use crate::vector::add;
+
+/// An operation with its arguments.
+enum Call {
+    One(Box<dyn CustomOp1>, Tensor),
+    Two(Box<dyn CustomOp2>, [Tensor; 2]),
+    Three(Box<dyn CustomOp3>, [Tensor; 3]),
+}
+
+/// Operations and their results in the order they ran, if they are written down.
+#[derive(Default)]
+pub(crate) struct Tape {
+    calls: Option<Vec<(Call, Tensor)>>,
+}
+
+impl fmt::Debug for Tape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tape({:?} calls)", self.calls.as_ref().map(Vec::len))
+    }
+}
+
+impl Tape {
+    /// A tape that writes down.
+    pub(crate) fn recording() -> Self {
+        Self { calls: Some(Vec::new()) }
+    }
+
+    pub(crate) fn one(&mut self, x: &Tensor, op: impl CustomOp1 + 'static) -> Result<Tensor> {
+        let y = x.apply_op1_no_bwd(&op)?;
+        self.write(&y, || Call::One(Box::new(op), x.clone()));
+        Ok(y)
+    }
+
+    pub(crate) fn two(&mut self, a: &Tensor, b: &Tensor, op: impl CustomOp2 + 'static) -> Result<Tensor> {
+        let y = a.apply_op2_no_bwd(b, &op)?;
+        self.write(&y, || Call::Two(Box::new(op), [a.clone(), b.clone()]));
+        Ok(y)
+    }
+
+    pub(crate) fn three(&mut self, a: &Tensor, b: &Tensor, c: &Tensor, op: impl CustomOp3 + 'static) -> Result<Tensor> {
+        let y = a.apply_op3_no_bwd(b, c, &op)?;
+        self.write(&y, || Call::Three(Box::new(op), [a.clone(), b.clone(), c.clone()]));
+        Ok(y)
+    }
+
+    fn write(&mut self, result: &Tensor, call: impl FnOnce() -> Call) {
+        if let Some(calls) = &mut self.calls {
+            calls.push((call(), result.clone()));
+        }
+    }
+
+    /// Gradients of every tensor that `output` was computed from and that no recorded call made: the leaves.
+    /// `gradient` is that of `output`. Memory is given back as the tape is gone through.
+    pub(crate) fn backward(self, output: &Tensor, gradient: Tensor) -> Result<HashMap<TensorId, Tensor>> {
+        let Some(mut calls) = self.calls else { bail!("backward of operations that were not recorded") };
+        let mut gradients = HashMap::from([(output.id(), gradient)]);
+        while let Some((call, result)) = calls.pop() {
+            let Some(g) = gradients.remove(&result.id()) else { continue };
+            match call {
+                Call::One(op, x) => accumulate(&mut gradients, &x, op.bwd(&x, &result, &g)?)?,
+                Call::Two(op, [a, b]) => {
+                    let (da, db) = op.bwd(&a, &b, &result, &g)?;
+                    accumulate(&mut gradients, &a, da)?;
+                    accumulate(&mut gradients, &b, db)?;
+                }
+                Call::Three(op, [a, b, c]) => {
+                    let (da, db, dc) = op.bwd(&a, &b, &c, &result, &g)?;
+                    accumulate(&mut gradients, &a, da)?;
+                    accumulate(&mut gradients, &b, db)?;
+                    accumulate(&mut gradients, &c, dc)?;
+                }
+            }
+        }
+        Ok(gradients)
+    }
+}
+
+/// Adds a gradient to what there is. Every op returns tensors of its own, or passes on the one it was given, which
+/// nothing else holds any more: they may be written to.
+fn accumulate(gradients: &mut HashMap<TensorId, Tensor>, of: &Tensor, gradient: Option<Tensor>) -> Result<()> {
+    let Some(gradient) = gradient else { return Ok(()) };
+    match gradients.get(&of.id()) {
+        Some(sum) => sum.inplace_op2(&gradient, &AddInPlace),
+        None => {
+            gradients.insert(of.id(), gradient);
+            Ok(())
+        }
+    }
+}
+
+struct AddInPlace;
+
+impl InplaceOp2 for AddInPlace {
+    fn name(&self) -> &'static str {
+        "add_in_place"
+    }
+
+    fn cpu_fwd(&self, sum: &mut CpuStorage, layout: &Layout, x: &CpuStorage, x_layout: &Layout) -> Result<()> {
+        let x = super::ops::values(x, x_layout)?;
+        match (sum, layout.contiguous_offsets()) {
+            (CpuStorage::F32(sum), Some((start, end))) if end - start == x.len() => {
+                add(&mut sum[start..end], x);
+                Ok(())
+            }
+            _ => bail!("expected two contiguous gradients of {} values", x.len()),
+        }
+    }
+}
