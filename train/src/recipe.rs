@@ -77,14 +77,11 @@ impl Budget {
         self.seconds.map(|s| s - self.reserve_seconds)
     }
 
-    /// The share of the budget used: of the time if there is one, else of the steps.
+    /// The share of the budget used: of the time or of the steps, whichever limit is nearer.
     pub fn fraction(&self, step: u64, elapsed: f64) -> f64 {
-        let used = match (self.training_seconds(), self.steps) {
-            (Some(seconds), _) => elapsed / seconds,
-            (None, Some(steps)) => step as f64 / steps as f64,
-            (None, None) => 0.0,
-        };
-        used.clamp(0.0, 1.0)
+        let time = self.training_seconds().map_or(0.0, |seconds| elapsed / seconds);
+        let steps = self.steps.map_or(0.0, |steps| step as f64 / steps as f64);
+        time.max(steps).clamp(0.0, 1.0)
     }
 
     /// Whether the run is over.

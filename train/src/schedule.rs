@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub struct Progress {
     /// Optimizer steps taken.
     pub step: u64,
-    /// Share of the budget used: of the wall-clock if there is one, else of the steps. From 0 to 1.
+    /// Share of the budget used, of the time or of the steps, whichever limit is nearer. From 0 to 1.
     pub fraction: f64,
 }
 

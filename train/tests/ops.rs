@@ -181,7 +181,7 @@ macro_rules! twin {
                 let mut machine = CandleOps::recording();
                 let ($ops, vars) = (&mut machine, inputs());
                 let $args: Vec<&Tensor> = vars.iter().map(Var::as_tensor).collect();
-                let y = (|| -> Result<Tensor> { $body })().unwrap();
+                let y: Tensor = $body.unwrap();
                 let mut gradients = machine.backward(&y, random(99, y.dims())).unwrap();
                 let gradient = |v: &Var| gradients.remove(&v.id()).unwrap_or_else(|| v.zeros_like().unwrap());
                 let gradients: Vec<_> = vars.iter().map(gradient).collect();
@@ -190,7 +190,7 @@ macro_rules! twin {
             let plain = {
                 let ($ops, vars) = (&mut Composed::default(), inputs());
                 let $args: Vec<&Tensor> = vars.iter().map(Var::as_tensor).collect();
-                let y = (|| -> Result<Tensor> { $body })().unwrap();
+                let y: Tensor = $body.unwrap();
                 value_and_gradients(&y, &vars)
             };
             assert_eq!(fast.len(), plain.len());
@@ -267,9 +267,8 @@ twin!(queries_of_the_tail, [[7, 60], [6]], |ops, x| {
 
 // A tensor used twice gets both gradients.
 twin!(reuse, [[2, 5, 19], [19]], |ops, x| {
-    let y = ops.rms_norm(x[0], 1.0)?;
-    let z = ops.add_scaled(x[0], x[1], &y)?;
-    ops.add_scaled(&z, x[1], &z)
+    let y = ops.rms_norm(x[0], 1.0).and_then(|y| ops.add_scaled(x[0], x[1], &y));
+    y.and_then(|y| ops.add_scaled(&y, x[1], &y))
 });
 
 #[test]

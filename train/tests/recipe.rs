@@ -113,7 +113,7 @@ fn impossible_values_are_named() {
 #[test]
 fn budgets_end_and_measure_a_run() {
     let time = set(&["budget.seconds=100", "budget.reserve_seconds=20", "budget.steps=50"]).budget;
-    assert_eq!(time.fraction(49, 40.0), 0.5);
+    assert_eq!((time.fraction(5, 40.0), time.fraction(45, 40.0)), (0.5, 0.9));
     assert!(!time.spent(49, 79.9) && time.spent(50, 0.0) && time.spent(0, 80.0));
     let steps = Recipe::parse("budget.steps = 8", &NONE).unwrap().budget;
     assert_eq!(steps.fraction(2, 1e6), 0.25);

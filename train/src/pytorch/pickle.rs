@@ -123,7 +123,9 @@ impl<'a> Machine<'a> {
                 0x80 => drop(self.take(1)?),
                 0x95 => drop(self.take(8)?),
                 b'(' => self.marks.push(self.stack.len()),
-                b'0' => drop(self.pop()?),
+                b'0' => {
+                    self.pop()?;
+                }
                 b'N' | 0x88 | 0x89 => self.stack.push(Value::Other),
                 b'J' => {
                     let n = self.number(4)? as u32 as i32;
@@ -204,7 +206,9 @@ impl<'a> Machine<'a> {
                 b'Q' => self.persistent()?,
                 b'R' => self.reduce()?,
                 // BUILD: the attributes of an object, which state dicts do not need.
-                b'b' => drop(self.pop()?),
+                b'b' => {
+                    self.pop()?;
+                }
                 other => return Err(wrong("pickle", start, "an opcode of a state dict", format!("{other:#04x}"))),
             }
         }
