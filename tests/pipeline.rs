@@ -1,0 +1,231 @@
+//! The whole life of a model through the program, on real text: this project's own source.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const RECIPE: &str = r#"
+name = "test"
+seed = 7
+[model]
+preset = "small"
+vocab_size = 512
+num_layers = 2
+xsa_last_n = 2
+ve_layers = [1]
+recur_layers = [1]
+train_seq_len = 64
+eval_seq_len = 64
+[batch]
+tokens_per_step = 512
+micro_batch = 4
+[budget]
+steps = 12
+[schedule]
+recurrence = { step = 6 }
+[run]
+log_steps = 1
+"#;
+
+struct Work {
+    dir: tempfile::TempDir,
+}
+
+impl Work {
+    fn new() -> Self {
+        let work = Self { dir: tempfile::tempdir().expect("folder") };
+        std::fs::write(work.at("recipe.toml"), RECIPE).expect("recipe");
+        work
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs the program in the folder; words are split at spaces.
+    fn run(&self, line: &str) -> Output {
+        self.args(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    fn args(&self, args: &[&str]) -> Output {
+        let mut command = Command::cargo_bin("sixpack").expect("the program");
+        let output = command.current_dir(self.dir.path()).args(args).output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    /// Tokenizer, shards and a trained checkpoint.
+    fn trained() -> Self {
+        let work = Self::new();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("formats/src");
+        let sources = sources.to_str().expect("UTF-8");
+        work.run(&format!("tokenizer train {sources} --vocab-size 512 --out tokenizer.model")).ok();
+        work.run(&format!("tokenize {sources} --tokenizer tokenizer.model --val-every 10 --out shards")).ok();
+        work.run("train --recipe recipe.toml --data shards --out checkpoint --threads 2").ok();
+        work
+    }
+}
+
+#[derive(Debug)]
+struct Output {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Output {
+    #[track_caller]
+    fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    fn fails(self, code: i32, message: &str) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.stderr.contains(message), "expected `{message}`: {self:?}");
+        self
+    }
+
+    #[track_caller]
+    fn json(self) -> Value {
+        serde_json::from_str(&self.ok().stdout).expect("one JSON object")
+    }
+}
+
+#[track_caller]
+fn number(value: &Value, path: &str) -> f64 {
+    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path} in {value}"))
+}
+
+#[test]
+fn text_to_a_scored_artifact_that_speaks() {
+    let work = Work::trained();
+    let compressed =
+        work.run("compress checkpoint --data shards --out model.6pk --calibration-tokens 4096 --json").json();
+    let size = std::fs::metadata(work.at("model.6pk")).expect("artifact").len();
+    assert_eq!(number(&compressed, "/artifact/bytes"), size as f64);
+    let (float, packed) = (number(&compressed, "/float/bits_per_byte"), number(&compressed, "/artifact/bits_per_byte"));
+    assert!((packed - float).abs() < 0.1 && packed < 8.0, "{float} {packed}");
+
+    // What eval measures is what compress wrote into the file; text gives what shards give.
+    let evaluated = work.run("eval model.6pk --data shards --json").json();
+    assert!((number(&evaluated, "/bits_per_byte") - packed).abs() < 1e-9);
+    assert_eq!(number(&evaluated, "/model_bytes"), size as f64);
+    let float_again = work.run("eval checkpoint --data shards --json").json();
+    assert!((number(&float_again, "/bits_per_byte") - float).abs() < 1e-9);
+    let plain = work.run("eval model.6pk --data shards --plain --max-tokens 500 --json").json();
+    assert_eq!((number(&plain, "/tokens"), &plain["stride"]), (448.0, &Value::Null));
+    std::fs::write(work.at("note.txt"), "fn main() { println!(\"some text that no one has seen\"); }\n").expect("text");
+    let on_text = work.run("eval model.6pk --data note.txt --json").json();
+    assert_eq!(number(&on_text, "/bytes"), 57.0, "the line end at the end is no text after normalisation");
+
+    // The ledger and the tensors account for every byte.
+    let inspected = work.run("inspect model.6pk --json").json();
+    let sum = |list: &str| inspected[list].as_array().expect(list).iter().map(|l| number(l, "/bytes")).sum::<f64>();
+    assert_eq!(sum("ledger"), size as f64);
+    assert!(sum("tensors") < size as f64);
+    assert!((number(&inspected, "/score/bits_per_byte") - packed).abs() < 1e-12);
+    assert_eq!(number(&inspected, "/provenance/seed"), 7.0);
+    let text = work.run("inspect model.6pk").ok().stdout;
+    for part in ["tok_emb.weight", "What the bytes are for", "Score:", "recipe"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    work.run("inspect checkpoint").ok();
+
+    // The same seed speaks the same text, and greedy text does not depend on it.
+    let speak = |more: &str| work.run(&format!("run model.6pk --prompt fn --max-tokens 20 --json {more}")).json();
+    assert_eq!(speak("--seed 3")["text"], speak("--seed 3")["text"]);
+    assert_eq!(speak("--temperature 0 --seed 1")["text"], speak("--temperature 0 --seed 2")["text"]);
+    let streamed = work.run("run model.6pk --prompt fn --max-tokens 20 --seed 3").ok();
+    assert_eq!(streamed.stdout.strip_suffix('\n').expect("a line"), speak("--seed 3")["text"].as_str().expect("text"));
+    assert!(streamed.stderr.contains("tokens/s") && streamed.stderr.contains("bits per token"), "{streamed:?}");
+    work.run("run model.6pk --prompt fn --top-p 3").fails(2, "top_p");
+}
+
+#[test]
+fn the_budget_and_the_split_are_kept() {
+    let work = Work::trained();
+    let base = "compress checkpoint --data shards --calibration-tokens 4096 --plain --out small.6pk";
+    std::fs::write(work.at("small.6pk"), "an older file").expect("file");
+    let refused = work.run(&format!("{base} --target-bytes 1000")).fails(1, "1000");
+    assert!(refused.stderr.contains("over") || refused.stderr.contains("more"), "{refused:?}");
+    assert_eq!(std::fs::read(work.at("small.6pk")).expect("file"), b"an older file", "nothing half-written");
+    let all = work.run(&format!("{base} --json")).json();
+    let none = work.run(&format!("{base} --int6-layers 0 --json")).json();
+    let target = number(&all, "/artifact/bytes") as u64 - 1;
+    let fitted = work.run(&format!("{base} --target-bytes {target} --json")).json();
+    let bytes = number(&fitted, "/artifact/bytes");
+    assert!(bytes <= target as f64 && bytes > number(&none, "/artifact/bytes"), "{bytes} for {target}");
+    let zstd = work.run(&format!("{base} --codec zstd --json")).json();
+    assert_ne!(number(&zstd, "/artifact/bytes"), number(&all, "/artifact/bytes"));
+
+    // Validation tokens never calibrate, under whatever name.
+    let val = std::fs::read_dir(work.at("shards")).expect("shards").filter_map(|e| Some(e.ok()?.path()));
+    let val = val
+        .into_iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "bin"))
+        .find(|p| p.to_string_lossy().contains("val_"))
+        .expect("a validation shard");
+    let line = format!("compress checkpoint --data {} --eval-data shards --out x.6pk", val.display());
+    work.run(&line).fails(1, "validation");
+    assert!(!work.at("x.6pk").exists());
+    work.run("compress model.6pk --data shards --out x.6pk").fails(2, "expected a checkpoint folder");
+}
+
+#[test]
+fn training_stops_goes_on_and_refuses() {
+    let work = Work::trained();
+    let whole = std::fs::read(work.at("checkpoint/model.safetensors")).expect("weights");
+    let log = std::fs::read_to_string(work.at("checkpoint/train.jsonl")).expect("log");
+    let events: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
+    let steps: Vec<_> = events.iter().filter(|e| e["event"] == "step").collect();
+    assert_eq!(steps.len(), 12);
+    for key in ["loss", "bits_per_byte", "tokens_per_second", "projected_bytes"] {
+        assert!(steps.iter().all(|s| s[key].is_number()), "{key}");
+    }
+    assert!(steps[11]["recurrence"] == true && steps[0]["recurrence"] == false);
+    let train = "train --recipe recipe.toml --data shards --out checkpoint";
+    work.run(train).fails(2, "--resume");
+    work.run(&format!("{train} --resume")).ok();
+    assert_eq!(std::fs::read(work.at("checkpoint/model.safetensors")).expect("weights"), whole, "nothing left to do");
+    work.run(&format!("{train} --resume --set optimizer.matrix.lr=0.5")).fails(1, "optimizer.matrix.lr");
+    work.run("train --recipe recipe.toml --data shards --out other --set model.depth=3").fails(2, "depth");
+    work.run("train --recipe nowhere.toml --data shards --out other").fails(2, "nowhere.toml");
+    work.run("train --recipe recipe.toml --data nowhere --out other").fails(1, "nowhere");
+    work.run("train --recipe recipe.toml --data shards --out other --set model.vocab_size=600").fails(1, "600");
+    assert!(!work.at("other").exists(), "nothing is left behind");
+    let exact =
+        "train --recipe recipe.toml --data shards --out exact --set budget.steps=2 --exact-bytes-every 1 --json";
+    let lines = work.run(exact).ok().stdout;
+    assert!(lines.lines().any(|l| l.contains("\"exact_bytes\":") && !l.contains("\"exact_bytes\":null")), "{lines}");
+}
+
+#[test]
+fn recipes_explain_themselves() {
+    let work = Work::new();
+    let shown = work.run("recipe show record").ok().stdout;
+    for part in ["34,401,371", "786,432", "0.09"] {
+        assert!(shown.contains(part) || shown.contains(&part.replace(',', "")), "no {part} in {shown}");
+    }
+    work.run("recipe show no-such").fails(2, "no-such");
+    work.run("recipe show small --set batch.tokens=3").fails(2, "tokens");
+}
+
+#[test]
+fn quickstart_on_a_small_text() {
+    let work = Work::new();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime");
+    let corpus = corpus.to_str().expect("UTF-8");
+    let args = ["quickstart", "--corpus", corpus, "--minutes", "0.05", "--out", "quick"];
+    let printed = work.args(&args).ok().stdout;
+    for part in ["model, packed", "order-2 context model", "zstd -19", "sixpack run", "a sample"] {
+        assert!(printed.contains(part), "no `{part}` in {printed}");
+    }
+    for file in ["model.6pk", "checkpoint/model.safetensors", "shards/manifest.json", "sample.txt"] {
+        assert!(work.at("quick").join(file).exists(), "{file}");
+    }
+    work.args(&args).fails(2, "--out");
+    work.run("quickstart --minutes 0").fails(2, "above 0");
+}
