@@ -95,12 +95,12 @@ impl Recipe {
         let kept = 4 * all + size(OptimizerGroup::Matrix) + 2 * (all - size(OptimizerGroup::Matrix));
         let tokens = (self.batch.micro_batch.min(self.sequences_per_step()) * model.train_seq_len) as u64;
         // A thread's own gradients twice while they are handed over, and its activations.
-        let thread = 2 * all + tokens * activations(model);
-        format!("about {} and {} for each thread on the CPU", bytes(4 * kept), bytes(4 * thread))
+        let thread = tokens.saturating_mul(activations(model)).saturating_add(2 * all);
+        format!("about {} and {} for each thread on the CPU", bytes(4 * kept), bytes(thread.saturating_mul(4)))
     }
 
     fn budget_text(&self) -> String {
-        let tokens = |steps: u64| count(steps * self.batch.tokens_per_step as u64);
+        let tokens = |steps: u64| count(steps.saturating_mul(self.batch.tokens_per_step as u64));
         let steps = self.budget.steps.map(|steps| format!("{} steps, {} tokens", count(steps), tokens(steps)));
         let time = self.budget.seconds.map(|seconds| match self.budget.reserve_seconds {
             0.0 => format!("{seconds} s"),

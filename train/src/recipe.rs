@@ -275,6 +275,7 @@ impl Recipe {
             let expected = format!("a multiple of model.train_seq_len {len}");
             return Err(Error::recipe("batch.tokens_per_step", expected, tokens.to_string()));
         }
+        range("batch.tokens_per_step", tokens as f64, 1.0, 1e10)?;
         range("batch.micro_batch", self.batch.micro_batch as f64, 1.0, 1e6)?;
         let Budget { steps, seconds, reserve_seconds } = self.budget;
         if steps.is_none() && seconds.is_none() {

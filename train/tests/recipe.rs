@@ -1,5 +1,6 @@
 //! Recipes: what is typed, what it means, and what is refused.
 
+use proptest::prelude::*;
 use sixpack_formats::ModelConfig;
 use sixpack_train::Recipe;
 use sixpack_train::recipe::EMBEDDED;
@@ -136,5 +137,32 @@ fn explain_says_what_a_recipe_means() {
         "scalar, AdamW     lr 0.02   decay 0.02    2 × ve_layer_scales.*                      2",
     ] {
         assert!(text.contains(expected), "no `{expected}` in\n{text}");
+    }
+}
+
+const SHORT: &str = r#"
+seed = 7
+model = { preset = "small", num_layers = 3, ve_layers = [2], recur_layers = [1] }
+batch = { tokens_per_step = 512, micro_batch = 2 }
+budget = { steps = 10, seconds = 9.5 }
+schedule = { recurrence = { step = 4 }, lr = [{ step = 0, value = 0.8 }, { step = 8, value = 0.9 }] }
+"#;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+    /// Any characters changed: an error, or another recipe that can be shown; never a panic.
+    #[test]
+    fn mutations_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[0-9a-z.={}\\[\\]\"\n-]"), 1..4),
+    ) {
+        let mut text = SHORT.to_owned();
+        for (at, with) in changes {
+            let at = at.index(text.len());
+            text.replace_range(at..at + 1, &with);
+        }
+        if let Ok(recipe) = Recipe::parse(&text, &NONE) {
+            prop_assert!(!recipe.explain().is_empty());
+        }
     }
 }
