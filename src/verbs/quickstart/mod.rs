@@ -32,7 +32,7 @@ const MAX_VAL: usize = 256_000;
 const CALIBRATION_TOKENS: usize = 98_304;
 
 /// Characters of validation text that the sample goes on from.
-const PROMPT_CHARS: usize = 80;
+const PROMPT_CHARS: usize = 120;
 
 /// Tokens of the sample.
 const SAMPLE_TOKENS: usize = 200;
@@ -95,8 +95,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
     let outcome = compress(&paths, threads)?;
     let packed = loaded::open(&paths.artifact)?;
     let plain = |text: &String| tokenizer.normalize(text).replace('▁', " ");
-    let prompt = corpus.val.iter().map(plain).find(|t| t.len() > 2 * PROMPT_CHARS).context("no text to go on from")?;
-    let prompt: String = prompt.chars().take(PROMPT_CHARS).collect();
+    let prompt = prompt(&corpus.val.iter().map(plain).max_by_key(String::len).context("no text to go on from")?);
     let sampling = Sampling { temperature: 0.8, min_p: 0.05, seed: args.seed, ..Sampling::default() };
     let spoken = speak::speak(&packed, &prompt, SAMPLE_TOKENS, sampling, threads, &mut |_| Ok(()))?;
     atomic::write(&paths.sample, format!("{}\n", spoken.text).as_bytes())?;
@@ -108,6 +107,13 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
     print!("{}", table(&outcome, order2, zstd));
     print!("{}", next(&paths));
     Ok(())
+}
+
+/// Whole words from the middle of a text: its beginning is often a licence.
+fn prompt(text: &str) -> String {
+    let middle = &text[text.floor_char_boundary(text.len() / 2)..];
+    let words = middle.split_once(' ').map_or(middle, |(_, rest)| rest);
+    words.chars().take(PROMPT_CHARS).collect()
 }
 
 fn write_shards(folder: &Path, tokenizer: &Tokenizer, corpus: &Corpus) -> Result<String> {
