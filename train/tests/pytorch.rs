@@ -29,7 +29,12 @@ fn a_model_from_a_training_scripts_file() {
 
 #[test]
 fn views_dtypes_and_scalars() {
-    let dict = pytorch::parse(&file("odd.pt")).unwrap();
+    // As PyTorch itself writes them, and as our own script lays them out.
+    ["torch.pt", "odd.pt"].map(views_dtypes_and_scalars_of);
+}
+
+fn views_dtypes_and_scalars_of(name: &str) {
+    let dict = pytorch::parse(&file(name)).unwrap();
     let get = |name: &str| (dict[name].shape.clone(), dict[name].data.clone());
     assert_eq!(get("whole"), (vec![4, 6], (0..24).map(|i| i as f32).collect()));
     assert_eq!(get("view"), (vec![2, 3], vec![8., 9., 10., 14., 15., 16.]));

@@ -59,22 +59,19 @@ fn split(mut documents: Vec<String>) -> (Vec<String>, Vec<String>) {
     (train, val)
 }
 
-/// The first documents up to `max` bytes; the one that reaches it is cut.
-fn cap(documents: Vec<String>, max: usize) -> Vec<String> {
+/// The first documents up to `max` bytes; the one that goes beyond is cut, and the last.
+fn cap(mut documents: Vec<String>, max: usize) -> Vec<String> {
     let mut room = max;
-    let mut kept = Vec::new();
-    for mut document in documents {
-        if room == 0 {
+    for i in 0..documents.len() {
+        if documents[i].len() >= room {
+            let end = documents[i].floor_char_boundary(room);
+            documents[i].truncate(end);
+            documents.truncate(i + usize::from(end > 0));
             break;
         }
-        document.truncate(document.floor_char_boundary(room));
-        room -= document.len().min(room);
-        if document.is_empty() {
-            break;
-        }
-        kept.push(document);
+        room -= documents[i].len();
     }
-    kept
+    documents
 }
 
 #[cfg(test)]
