@@ -66,8 +66,8 @@ pub(crate) enum Tokenizer {
         #[arg(required = true, value_name = "TEXT")]
         text: Vec<PathBuf>,
         /// Pieces of the vocabulary
-        #[arg(long, default_value_t = 1024)]
-        vocab_size: usize,
+        #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+        vocab_size: u32,
         /// Where the model is written
         #[arg(long, value_name = "FILE", default_value = "tokenizer.model")]
         out: PathBuf,
@@ -83,7 +83,7 @@ pub(crate) struct Tokenize {
     /// Training text: files or folders (.txt, .md, .rs, .jsonl, .jsonl.zst)
     #[arg(required = true, value_name = "TEXT")]
     pub(crate) text: Vec<PathBuf>,
-    /// Validation text; without it every --val-every'th document of the training text is held out
+    /// Validation text; without it every --val-every'th document of the training text is held out, at least the last
     #[arg(long, value_name = "PATH")]
     pub(crate) val: Vec<PathBuf>,
     /// Hold out every N'th document for validation
@@ -121,6 +121,9 @@ pub(crate) struct Train {
     /// Every N steps quantise and code the weights, and log their exact size beside the estimate (0: never)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) exact_bytes_every: u64,
+    /// Every N steps run the averaged weights on validation tokens (0: never); the clock stands still meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) validate_every: u64,
     /// Print the log as JSON lines (they are always in train.jsonl beside the checkpoint)
     #[arg(long)]
     pub(crate) json: bool,
@@ -156,8 +159,8 @@ pub(crate) struct Compress {
     #[arg(long, value_enum, default_value_t = CodecName::Brotli)]
     pub(crate) codec: CodecName,
     /// Calibrate on at most this many tokens
-    #[arg(long, value_name = "N", default_value_t = 393_216)]
-    pub(crate) calibration_tokens: usize,
+    #[arg(long, value_name = "N", default_value_t = 393_216, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) calibration_tokens: u64,
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
@@ -198,7 +201,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) max_tokens: usize,
     /// 0 takes the likeliest token always
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
     pub(crate) temperature: f32,
     /// Only the K likeliest tokens
     #[arg(long, value_name = "K")]

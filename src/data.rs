@@ -52,6 +52,7 @@ fn open(path: &Path, loaded: &Loaded) -> Result<Dataset> {
     let dataset = Dataset::open(path)?;
     let tokenizer = loaded.tokenizer.as_ref().map(|t| Digest::of(t.model_bytes()));
     dataset.check_vocabulary(loaded.model.config.vocab_size, tokenizer)?;
+    dataset.verify_hashes()?;
     Ok(dataset)
 }
 

@@ -6,6 +6,7 @@ mod data;
 mod loaded;
 mod misuse;
 mod progress;
+mod say;
 mod table;
 mod verbs;
 
@@ -28,10 +29,11 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => verbs::inspect::run(args),
         Verb::Recipe(args) => verbs::recipe::run(args),
     };
-    match done {
+    let written = say::failure().map_or(Ok(()), |e| Err(anyhow::Error::new(e).context("cannot write standard output")));
+    match done.and(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sixpack: {error:#}");
+            eprintln!("sixpack: {}", misuse::message(&error));
             ExitCode::from(misuse::exit_code(&error))
         }
     }

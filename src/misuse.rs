@@ -23,3 +23,12 @@ pub(crate) fn misuse(message: impl fmt::Display) -> anyhow::Error {
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<Misuse>().is_some() { 2 } else { 1 }
 }
+
+/// The error and its causes in one line; a cause that the message before it already gives is not repeated.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
+}

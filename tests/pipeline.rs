@@ -152,7 +152,13 @@ fn the_budget_and_the_split_are_kept() {
     let refused = work.run(&format!("{base} --target-bytes 1000")).fails(1, "1000");
     assert!(refused.stderr.contains("over") || refused.stderr.contains("more"), "{refused:?}");
     assert_eq!(std::fs::read(work.at("small.6pk")).expect("file"), b"an older file", "nothing half-written");
+    work.run(&format!("{base} --seq-len 8 --calibration-tokens 0")).fails(2, "calibration-tokens");
+    work.run(&base.replace("--plain", "--stride 65")).fails(2, "--stride");
+    work.run(&base.replace("small.6pk", "no/folder.6pk")).fails(2, "--out");
+    work.run(&base.replace("small.6pk", "checkpoint")).fails(2, "--out");
     let all = work.run(&format!("{base} --json")).json();
+    let left = std::fs::read_dir(work.dir.path()).expect("folder").filter_map(|e| Some(e.ok()?.path()));
+    assert!(!left.into_iter().any(|p| p.to_string_lossy().contains("unscored")), "nothing is left behind");
     let none = work.run(&format!("{base} --int6-layers 0 --json")).json();
     let target = number(&all, "/artifact/bytes") as u64 - 1;
     let fitted = work.run(&format!("{base} --target-bytes {target} --json")).json();
@@ -200,6 +206,41 @@ fn training_stops_goes_on_and_refuses() {
         "train --recipe recipe.toml --data shards --out exact --set budget.steps=2 --exact-bytes-every 1 --json";
     let lines = work.run(exact).ok().stdout;
     assert!(lines.lines().any(|l| l.contains("\"exact_bytes\":") && !l.contains("\"exact_bytes\":null")), "{lines}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_and_a_signal_are_no_accidents() {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    let work = Work::trained();
+    let start = |line: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sixpack"));
+        command.current_dir(work.dir.path()).args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("it runs")
+    };
+    // Nobody reads on: no panic, and training goes on to its end.
+    for line in ["inspect checkpoint", "train --recipe recipe.toml --data shards --out piped"] {
+        let mut child = start(line);
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(work.at("piped/model.safetensors").exists());
+    // A request to terminate writes a checkpoint that training goes on from.
+    let mut child = start("train --recipe recipe.toml --data shards --out ended --set budget.steps=100000");
+    let mut seen = String::new();
+    while !seen.contains("step      2") {
+        let mut buffer = [0; 256];
+        let n = child.stdout.as_mut().expect("piped").read(&mut buffer).expect("output");
+        assert!(n > 0, "ended early: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(work.at("ended/resume.safetensors").exists());
 }
 
 #[test]

@@ -19,9 +19,19 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Opens a temporary file in the folder of `target`, which must exist.
+    /// Opens a temporary file in the folder of `target`, which must exist. A link is followed, so that it stays one; what
+    /// is there and no regular file (a folder, a device) is refused, because the rename would replace it.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
-        let target = target.into();
+        let mut target = target.into();
+        if let Ok(found) = std::fs::canonicalize(&target) {
+            if !found.is_file() {
+                let kind = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+                return Err(Error::io(target, "write")(kind));
+            }
+            if target.is_symlink() {
+                target = found;
+            }
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(".partial-").suffix(".tmp");
         #[cfg(unix)]
@@ -30,7 +40,7 @@ impl AtomicFile {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder(&target)).map_err(Error::io(&target, "write"))?;
+        let file = builder.tempfile_in(folder(&target)).map_err(|e| Error::io(&target, "write")(e.kind().into()))?;
         Ok(Self { target, buffer: BufWriter::with_capacity(1 << 20, file) })
     }
 
@@ -158,5 +168,21 @@ mod tests {
         write(&atomic, b"").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&plain), mode(&atomic));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_links_and_devices_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        for refused in [Path::new("/dev/null"), dir.path()] {
+            let message = write(refused, b"x").unwrap_err().to_string();
+            assert!(message.contains("not a regular file"), "{message}");
+        }
     }
 }

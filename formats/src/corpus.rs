@@ -93,7 +93,11 @@ impl JsonLines {
         } else {
             Box::new(BufReader::new(file))
         };
-        Ok(Self { path: path.into(), reader, line: 0 })
+        Ok(Self::over(path, reader))
+    }
+
+    fn over(path: &Path, reader: Box<dyn BufRead>) -> Self {
+        Self { path: path.into(), reader, line: 0 }
     }
 
     fn wrong(&self, expected: &str, found: String) -> Error {
@@ -197,5 +201,28 @@ mod tests {
         std::fs::create_dir(at("empty")).unwrap();
         assert!(read(&at("empty")).unwrap_err().to_string().contains("files ending in"));
         assert!(read(&at("none")).unwrap_err().to_string().contains("cannot read"));
+    }
+
+    #[test]
+    fn mutated_lines_are_documents_or_errors_with_their_line() {
+        use proptest::prelude::*;
+        let whole =
+            b"{\"text\": \"one \\u00e9\"}\n{\"url\": [1, {}], \"text\": \"two\"}\n\n{\"text\": \"\"}\n".to_vec();
+        let config = ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(changes in proptest::collection::vec((0..whole.len(), any::<u8>()), 0..4), len in 0..=whole.len())| {
+            let mut bytes = whole.clone();
+            changes.iter().for_each(|&(at, byte)| bytes[at] = byte);
+            bytes.truncate(len);
+            let lines = bytes.split(|b| *b == b'\n').count();
+            let documents = JsonLines::over(Path::new("x.jsonl"), Box::new(std::io::Cursor::new(bytes)));
+            let mut read = 0;
+            for document in documents.take(lines + 1) {
+                read += 1;
+                if let Err(error) = document {
+                    prop_assert!(error.to_string().starts_with("x.jsonl, line "), "{}", error);
+                }
+            }
+            prop_assert!(read <= lines, "it ends");
+        });
     }
 }

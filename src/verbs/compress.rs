@@ -1,10 +1,10 @@
 //! `compress`: quantise and pack a checkpoint, then score what was packed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use sixpack_compress::report::TensorReport;
 use sixpack_compress::{Calibration, Options, Progress as Stage, Report, Scheme};
@@ -17,6 +17,7 @@ use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
 use crate::progress::Progress;
+use crate::say::say;
 use crate::table::{render, thousands};
 use crate::verbs::eval::{self, as_score};
 
@@ -29,7 +30,11 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
         return Err(misuse(format!("CKPT: expected a checkpoint folder, found {found}")));
     }
     let float = loaded::open(&args.checkpoint)?;
-    let calibration = data::for_calibration(&args.data, &float, args.calibration_tokens)?;
+    // What would fail after the work fails before it.
+    eval::options(&args.windows, float.model.config.eval_seq_len)?;
+    partial(&args.out)?;
+    let calibration_tokens = args.calibration_tokens as usize;
+    let calibration = data::for_calibration(&args.data, &float, calibration_tokens)?;
     let scored_on = match &args.eval_data {
         Some(path) => data::for_scoring(path, &float)?,
         None => data::validation_beside(&args.data, &float)?.ok_or_else(|| {
@@ -44,15 +49,15 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
         target_bytes: args.target_bytes,
         scheme: args.scheme.into(),
         codec: args.codec.into(),
-        calibration_tokens: args.calibration_tokens,
+        calibration_tokens,
         windows: args.windows.clone(),
         threads: args.machine.threads(),
     };
     let outcome = job.run(&float, &calibration, &scored_on)?;
     if args.json {
-        println!("{}", serde_json::to_string(&Json::new(&outcome))?);
+        say!("{}", serde_json::to_string(&Json::new(&outcome))?);
     } else {
-        print!("{}\n{}", tensors(&outcome.report), outcome.summary());
+        crate::say::write(format_args!("{}\n{}", tensors(&outcome.report), outcome.summary()));
     }
     Ok(())
 }
@@ -102,12 +107,15 @@ impl Job<'_> {
             shown.lock().unwrap_or_else(|e| e.into_inner()).show(stage);
         })?;
         drop(shown);
-        sixpack_compress::pack(self.out, &compressed)?;
-        let packed = loaded::open(self.out)?;
+        // The file takes its name when it is scored: until then the old one is whole.
+        let file = Partial(partial(self.out)?);
+        sixpack_compress::pack(&file.0, &compressed)?;
+        let packed = loaded::open(&file.0)?;
         let after = eval::score(&packed, scored_on, &self.windows, self.threads)?;
         let score = as_score(packed.model.bytes, &after);
-        artifact::set_score(self.out, &score)?;
+        artifact::set_score(&file.0, &score)?;
         let before = eval::score(float, scored_on, &self.windows, self.threads)?;
+        file.rename(self.out)?;
         Ok(Outcome {
             report: compressed.report,
             float: as_score(float.model.bytes, &before),
@@ -136,6 +144,34 @@ impl Job<'_> {
             ]),
             notes: BTreeMap::from([("scheme".to_owned(), self.scheme.name().to_owned())]),
         })
+    }
+}
+
+/// The name of an artifact that is not scored yet, beside the one it will have.
+fn partial(out: &Path) -> Result<PathBuf> {
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Some(name), true) = (out.file_name(), folder.is_dir()) else {
+        return Err(misuse(format!("--out: expected a file in a folder that is there, found {}", out.display())));
+    };
+    if out.exists() && !out.is_file() {
+        return Err(misuse(format!("--out: expected a file, found {}", out.display())));
+    }
+    Ok(folder.join(format!(".{}.unscored", name.to_string_lossy())))
+}
+
+/// A file that is removed unless it is given its name.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn rename(self, out: &Path) -> Result<()> {
+        std::fs::rename(&self.0, out).with_context(|| format!("cannot write {}", out.display()))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After the rename there is none.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

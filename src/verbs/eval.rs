@@ -11,6 +11,7 @@ use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
 use crate::progress::Progress;
+use crate::say::say;
 use crate::table::thousands;
 
 /// Stride where none is asked for: the record's.
@@ -25,9 +26,9 @@ pub(crate) fn run(args: &args::Eval) -> Result<()> {
     let evaluation = score(&loaded, &text, &args.windows, args.machine.threads())?;
     let report = Report::new(&loaded, &evaluation);
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
-        print!("{}", report.lines(&evaluation));
+        crate::say::write(format_args!("{}", report.lines(&evaluation)));
     }
     Ok(())
 }
@@ -47,7 +48,8 @@ pub(crate) fn score(loaded: &Loaded, text: &Tokens, windows: &Windows, threads: 
     Ok(metric::evaluate(config, &weights, &mut ops, &metric_text, &options, &mut show)?)
 }
 
-fn options(windows: &Windows, eval_seq_len: usize) -> Result<metric::Options> {
+/// The windows asked for, with what was left open filled in.
+pub(crate) fn options(windows: &Windows, eval_seq_len: usize) -> Result<metric::Options> {
     let seq_len = windows.seq_len.map_or(eval_seq_len, |l| l as usize);
     let stride = match windows.stride {
         _ if windows.plain => None,

@@ -7,15 +7,16 @@ use sixpack_runtime::count;
 
 use crate::args;
 use crate::loaded::{self, Loaded, Packed};
+use crate::say::say;
 use crate::table::{render, thousands};
 
 pub(crate) fn run(args: &args::Inspect) -> Result<()> {
     let loaded = loaded::open(&args.model)?;
     let report = Report::new(&loaded);
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
-        print!("{}", report.text());
+        crate::say::write(format_args!("{}", report.text()));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::misuse::misuse;
 pub(crate) fn run(args: &args::Recipe) -> Result<()> {
     let args::Recipe::Show { recipe, set } = args;
     let recipe = load(recipe, set)?;
-    print!("{}", recipe.explain());
+    crate::say::write(format_args!("{}", recipe.explain()));
     Ok(())
 }
 

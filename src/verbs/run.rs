@@ -13,6 +13,7 @@ use sixpack_runtime::{Sampler, Sampling, TextStream};
 use crate::args;
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
+use crate::say::say;
 
 pub(crate) fn run(args: &args::Run) -> Result<()> {
     let sampling = sampling(args)?;
@@ -26,9 +27,9 @@ pub(crate) fn run(args: &args::Run) -> Result<()> {
         out.flush()
     })?;
     if args.json {
-        println!("{}", serde_json::to_string(&spoken)?);
+        say!("{}", serde_json::to_string(&spoken)?);
     } else {
-        println!();
+        say!("");
         eprintln!("{}", spoken.summary());
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sixpack_formats::corpus::Documents;
 use sixpack_formats::dataset::{DatasetOptions, DatasetWriter, Manifest, Split, content_hash};
 use sixpack_formats::tokenizer::{Encoder, Tokenizer};
@@ -10,6 +10,7 @@ use sixpack_formats::{Digest, atomic, checkpoint};
 
 use crate::args;
 use crate::misuse::misuse;
+use crate::say::say;
 use crate::table::thousands;
 
 pub(crate) fn run(args: &args::Tokenize) -> Result<()> {
@@ -23,11 +24,21 @@ pub(crate) fn run(args: &args::Tokenize) -> Result<()> {
     for document in documents(&args.val) {
         shards.push(Split::Val, &document?)?;
     }
+    // One document is kept back: of a short text the last is the one that is held out.
+    let (mut pending, mut held_out) = (None, !args.val.is_empty());
     for (i, document) in (0u64..).zip(documents(&args.text)) {
-        let held_out = args.val.is_empty() && i % args.val_every == args.val_every - 1;
-        shards.push(if held_out { Split::Val } else { Split::Train }, &document?)?;
+        let document = document?;
+        if args.val.is_empty() && i % args.val_every == args.val_every - 1 {
+            held_out = true;
+            shards.push(Split::Val, &document)?;
+        } else if let Some(previous) = pending.replace(document) {
+            shards.push(Split::Train, &previous)?;
+        }
     }
-    println!("{}", summary(&args.out, &shards.finish()?));
+    if let Some(last) = pending {
+        shards.push(if held_out { Split::Train } else { Split::Val }, &last)?;
+    }
+    say!("{}", summary(&args.out, &shards.finish()?));
     Ok(())
 }
 
@@ -43,8 +54,11 @@ fn documents(paths: &[PathBuf]) -> impl Iterator<Item = Result<String>> {
 /// A dataset being written, with its tokenizer beside the shards.
 pub(crate) struct Shards<'a> {
     writer: DatasetWriter,
+    tokenizer: &'a Tokenizer,
     encoder: Encoder<'a>,
     ids: Vec<u32>,
+    folder: PathBuf,
+    pushed: Vec<Split>,
 }
 
 impl<'a> Shards<'a> {
@@ -53,21 +67,39 @@ impl<'a> Shards<'a> {
         let bos = tokenizer.bos_id().context("the tokenizer has no BOS piece to begin a document with")?;
         let options = DatasetOptions::new(tokenizer.vocab_size(), Digest::of(tokenizer.model_bytes()), bos);
         let writer = DatasetWriter::create(folder, options)?;
-        atomic::write(folder.join(checkpoint::TOKENIZER), tokenizer.model_bytes())?;
-        Ok(Self { writer, encoder: tokenizer.encoder(), ids: Vec::new() })
+        Ok(Self {
+            writer,
+            tokenizer,
+            encoder: tokenizer.encoder(),
+            ids: Vec::new(),
+            folder: folder.into(),
+            pushed: Vec::new(),
+        })
     }
 
     /// Adds a document; one of the training text that is a validation document word for word is dropped.
     pub(crate) fn push(&mut self, split: Split, document: &str) -> Result<()> {
         self.ids.clear();
         self.encoder.encode_into(document, &mut self.ids);
-        self.writer.push(split, document.len() as u64, content_hash(document), &self.ids)?;
+        let kept = self.writer.push(split, document.len() as u64, content_hash(document), &self.ids)?;
+        if kept && !self.ids.is_empty() && !self.pushed.contains(&split) {
+            self.pushed.push(split);
+        }
         Ok(())
     }
 
-    /// Writes the manifest.
+    /// Writes the manifest, and the tokenizer beside it. Both splits must have documents.
     pub(crate) fn finish(self) -> Result<Manifest> {
-        Ok(self.writer.finish()?)
+        if let Some(empty) = [Split::Train, Split::Val].into_iter().find(|s| !self.pushed.contains(s)) {
+            bail!(
+                "{}: expected documents for training and for validation, found none for `{}`",
+                self.folder.display(),
+                empty.name()
+            );
+        }
+        let manifest = self.writer.finish()?;
+        atomic::write(self.folder.join(checkpoint::TOKENIZER), self.tokenizer.model_bytes())?;
+        Ok(manifest)
     }
 }
 

@@ -8,13 +8,14 @@ use sixpack_formats::corpus::Documents;
 use sixpack_formats::tokenizer::train::{TrainOptions, WordCounts, train_on};
 
 use crate::args;
+use crate::say::say;
 use crate::table::thousands;
 
 pub(crate) fn run(args: &args::Tokenizer) -> Result<()> {
     let args::Tokenizer::Train { text, vocab_size, out, max_bytes } = args;
-    let model = train(text, *vocab_size, *max_bytes)?;
+    let model = train(text, *vocab_size as usize, *max_bytes)?;
     atomic::write(out, &model)?;
-    println!("{}: {vocab_size} pieces, {} bytes", out.display(), thousands(model.len() as u64));
+    say!("{}: {vocab_size} pieces, {} bytes", out.display(), thousands(model.len() as u64));
     Ok(())
 }
 

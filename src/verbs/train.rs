@@ -13,17 +13,21 @@ use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Codec, Digest, Model, checkpoint};
 use sixpack_train::event::{Event, Progress};
 use sixpack_train::loader::Source;
-use sixpack_train::trainer::ExactBytes;
+use sixpack_train::trainer::{ExactBytes, Validation};
 use sixpack_train::{Recipe, Setup, Trainer};
 
 use crate::args;
 use crate::data;
 use crate::misuse::misuse;
+use crate::say::say;
 use crate::table::thousands;
 use crate::verbs::recipe;
 
 /// The log beside the checkpoint.
 const LOG: &str = "train.jsonl";
+
+/// Tokens of the validation split that a look during training takes.
+const VALIDATION_TOKENS: usize = 65_536;
 
 pub(crate) fn run(args: &args::Train) -> Result<()> {
     let run = Run {
@@ -33,12 +37,13 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
         out: &args.out,
         resume: args.resume,
         exact_bytes_every: args.exact_bytes_every,
+        validate_every: args.validate_every,
         threads: args.machine.threads(),
         json: args.json,
     };
     let stopped = run.train()?;
     if stopped {
-        println!("stopped; to go on: the same command with --resume");
+        say!("stopped; to go on: the same command with --resume");
     }
     Ok(())
 }
@@ -51,6 +56,7 @@ pub(crate) struct Run<'a> {
     pub(crate) out: &'a Path,
     pub(crate) resume: bool,
     pub(crate) exact_bytes_every: u64,
+    pub(crate) validate_every: u64,
     pub(crate) threads: usize,
     pub(crate) json: bool,
 }
@@ -68,7 +74,11 @@ impl Run<'_> {
         let vocab_size = self.recipe.model.vocab_size;
         let tokenizer = self.tokenizer.as_deref().map(Tokenizer::from_model).transpose()?;
         dataset.check_vocabulary(vocab_size, self.tokenizer.as_deref().map(Digest::of))?;
+        dataset.verify_hashes()?;
         let shards = dataset.train_shards()?;
+        let held_out = dataset.val_shards().first().map_or(&[][..], |s| &s.tokens()[..s.len().min(VALIDATION_TOKENS)]);
+        let validation = (self.validate_every > 0 && held_out.len() > self.recipe.model.train_seq_len)
+            .then_some(Validation { tokens: held_out, every_steps: self.validate_every });
         let names: Vec<(String, String)> = shards
             .iter()
             .map(|s| (s.path().file_name().unwrap_or_default().to_string_lossy().into_owned(), s.digest().to_string()))
@@ -85,6 +95,7 @@ impl Run<'_> {
             tokenizer: self.tokenizer,
             byte_tables: tokenizer.as_ref().map(Tokenizer::byte_tables),
             exact_bytes,
+            validation,
             stop: Some(&stop),
             ..Setup::new(sources, threads)
         };
@@ -92,12 +103,15 @@ impl Run<'_> {
             if self.resume { Trainer::resume(self.recipe, setup)? } else { Trainer::new(self.recipe, setup)? };
         let mut log = Log::create(self.out, self.resume, self.json)?;
         let mut failed = None;
-        trainer.run(&mut |event| {
+        TRAINING.store(true, Ordering::Relaxed);
+        let done = trainer.run(&mut |event| {
             if let Err(error) = log.write(event) {
                 failed.get_or_insert(error);
                 stop.store(true, Ordering::Relaxed);
             }
-        })?;
+        });
+        TRAINING.store(false, Ordering::Relaxed);
+        done?;
         match failed {
             Some(error) => Err(error),
             None => Ok(log.stopped),
@@ -105,13 +119,16 @@ impl Run<'_> {
     }
 }
 
+/// Whether a run is under way that a signal should end with a checkpoint; else a signal ends the program.
+static TRAINING: AtomicBool = AtomicBool::new(false);
+
 /// A flag that Ctrl-C and a request to terminate set: the run then writes a checkpoint and ends.
 fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         // A second one does not wait.
-        if flag.swap(true, Ordering::Relaxed) {
+        if !TRAINING.load(Ordering::Relaxed) || flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
         eprintln!("stopping after this step, with a checkpoint");
@@ -156,10 +173,13 @@ impl Log {
     }
 
     fn write(&mut self, event: &Event) -> Result<()> {
+        if let Event::End { stopped, .. } = event {
+            self.stopped = *stopped;
+        }
         let line = serde_json::to_string(event)?;
         writeln!(self.file, "{line}").context("cannot write the log")?;
         if self.json {
-            println!("{line}");
+            say!("{line}");
         } else {
             self.show(event);
         }
@@ -186,16 +206,15 @@ impl Log {
             Event::Checkpoint { step, folder } => {
                 self.line(&format!("step {step:>6}  checkpoint in {}", folder.display()));
             }
-            Event::End { step, tokens, elapsed, stopped } => {
-                self.stopped = *stopped;
+            Event::End { step, tokens, elapsed, .. } => {
                 self.bar.finish_and_clear();
-                println!("{step} steps, {} tokens in {elapsed:.0} s", thousands(*tokens));
+                say!("{step} steps, {} tokens in {elapsed:.0} s", thousands(*tokens));
             }
         }
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| println!("{text}"));
+        self.bar.suspend(|| say!("{text}"));
     }
 }
 

@@ -1,4 +1,5 @@
-//! The CPU engine: the runtime's one `forward` over candle tensors, and gradients by candle's autograd.
+//! The CPU engine: the runtime's one `forward` over candle tensors, and gradients by the backward of each candle op,
+//! called in reverse by a tape of ours (why: `tape.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -230,6 +230,9 @@ impl<'a> Trainer<'a> {
         let mut trial = self.state.clone();
         for recurrence in [false, true] {
             for _ in 0..self.recipe.run.warmup_steps {
+                if self.stopped() {
+                    return Ok(());
+                }
                 advance(&self.recipe, &self.engine, &mut trial, recurrence)?;
             }
         }

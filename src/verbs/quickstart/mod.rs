@@ -17,6 +17,7 @@ use crate::args::{self, Windows};
 use crate::data;
 use crate::loaded;
 use crate::misuse::misuse;
+use crate::say::say;
 use crate::table::{render, thousands};
 use crate::verbs::compress::{Job, Outcome};
 use crate::verbs::tokenize::{Shards, summary};
@@ -73,12 +74,12 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         Some(path) => split::read(path, MAX_TRAIN, MAX_VAL)?,
         None => sources::of_locked_crates(MAX_TRAIN, MAX_VAL)?,
     };
-    println!("1. text: {}", corpus.summary);
+    say!("1. text: {}", corpus.summary);
     let recipe = recipe::load("small", &[format!("budget.minutes={}", args.minutes), format!("seed={}", args.seed)])?;
     let tokenizer = Tokenizer::from_model(&train(&corpus.train, &TrainOptions::new(recipe.model.vocab_size))?)?;
-    println!("2. tokenizer: {} pieces", tokenizer.vocab_size());
-    println!("3. token shards: {}", write_shards(&paths.shards, &tokenizer, &corpus)?);
-    println!("4. training for {} minutes", args.minutes);
+    say!("2. tokenizer: {} pieces", tokenizer.vocab_size());
+    say!("3. token shards: {}", write_shards(&paths.shards, &tokenizer, &corpus)?);
+    say!("4. training for {} minutes", args.minutes);
     let threads = args.machine.threads();
     let training = training::Run {
         recipe,
@@ -87,11 +88,15 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         out: &paths.checkpoint,
         resume: false,
         exact_bytes_every: 0,
+        validate_every: 0,
         threads,
         json: false,
     };
-    training.train()?;
-    println!("5. compressing and scoring on text it has not seen");
+    if training.train()? {
+        say!("stopped; the checkpoint so far is in {}", paths.checkpoint.display());
+        return Ok(());
+    }
+    say!("5. compressing and scoring on text it has not seen");
     let outcome = compress(&paths, threads)?;
     let packed = loaded::open(&paths.artifact)?;
     let plain = |text: &String| tokenizer.normalize(text).replace('▁', " ");
@@ -99,13 +104,13 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
     let sampling = Sampling { temperature: 0.8, min_p: 0.05, seed: args.seed, ..Sampling::default() };
     let spoken = speak::speak(&packed, &prompt, SAMPLE_TOKENS, sampling, threads, &mut |_| Ok(()))?;
     atomic::write(&paths.sample, format!("{}\n", spoken.text).as_bytes())?;
-    println!("6. a sample, going on from “{prompt}”:\n\n{}\n", spoken.text);
+    say!("6. a sample, going on from “{prompt}”:\n\n{}\n", spoken.text);
     let (train, val): (Vec<_>, Vec<_>) =
         (corpus.train.iter().map(plain).collect(), corpus.val.iter().map(plain).collect());
     let order2 = yardstick::order2(&train, &val);
     let zstd = yardstick::zstd19(val.concat().as_bytes())?;
-    print!("{}", table(&outcome, order2, zstd));
-    print!("{}", next(&paths));
+    crate::say::write(format_args!("{}", table(&outcome, order2, zstd)));
+    crate::say::write(format_args!("{}", next(&paths, outcome.report.matrices / 2)));
     Ok(())
 }
 
@@ -159,12 +164,12 @@ fn table(outcome: &Outcome, order2: f64, zstd: f64) -> String {
     render(&["", "bytes", "bits per byte"], &rows)
 }
 
-fn next(paths: &Paths) -> String {
+fn next(paths: &Paths, int6: usize) -> String {
     let (artifact, shards, checkpoint) = (paths.artifact.display(), paths.shards.display(), paths.checkpoint.display());
     format!(
         "\nTo go on:\n  sixpack run {artifact} --prompt \"pub fn \"\n  sixpack inspect {artifact}\n  \
          sixpack eval {artifact} --data {shards}\n  \
          sixpack train --recipe small --set budget.minutes=20 --data {shards} --out longer\n  \
-         sixpack compress {checkpoint} --data {shards} --int6-layers 8 --out smaller.6pk\n"
+         sixpack compress {checkpoint} --data {shards} --int6-layers {int6} --out smaller.6pk\n"
     )
 }
