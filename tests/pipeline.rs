@@ -128,6 +128,9 @@ fn text_to_a_scored_artifact_that_speaks() {
     assert!(sum("tensors") < size as f64);
     assert!((number(&inspected, "/score/bits_per_byte") - packed).abs() < 1e-12);
     assert_eq!(number(&inspected, "/provenance/seed"), 7.0);
+    for digest in ["/data/training", "/data/calibration", "/data/score", "/checkpoint"] {
+        assert!(inspected["provenance"].pointer(digest).is_some_and(Value::is_string), "{digest}: {inspected}");
+    }
     let text = work.run("inspect model.6pk").ok().stdout;
     for part in ["tok_emb.weight", "What the bytes are for", "Score:", "recipe"] {
         assert!(text.contains(part), "no `{part}` in {text}");
@@ -176,6 +179,10 @@ fn the_budget_and_the_split_are_kept() {
         .expect("a validation shard");
     let line = format!("compress checkpoint --data {} --eval-data shards --out x.6pk", val.display());
     work.run(&line).fails(1, "validation");
+    std::fs::create_dir(work.at("renamed")).expect("folder");
+    std::fs::copy(&val, work.at("renamed/neutral.bin")).expect("copy");
+    let line = "compress checkpoint --data renamed/neutral.bin --eval-data shards --out x.6pk";
+    work.run(line).fails(1, "to be calibrated on and scored on");
     assert!(!work.at("x.6pk").exists());
     work.run("compress model.6pk --data shards --out x.6pk").fails(2, "expected a checkpoint folder");
 }

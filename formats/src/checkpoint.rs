@@ -80,6 +80,11 @@ pub fn write(dir: impl AsRef<Path>, model: &Model, metadata: &Metadata) -> Resul
     atomic::write(dir.join(CONFIG), model.config.to_json().as_bytes())?;
     if let Some(tokenizer) = &model.tokenizer {
         atomic::write(dir.join(TOKENIZER), tokenizer)?;
+    } else if let Err(error) = std::fs::remove_file(dir.join(TOKENIZER))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        // One of another model would be taken for this one's.
+        return Err(Error::io(dir.join(TOKENIZER), "remove")(error));
     }
     state_dict::write(dir.join(WEIGHTS), &model.to_state_dict(), metadata)
 }
@@ -271,5 +276,24 @@ mod tests {
         assert!(message(read_resume::<State>(dir)).contains("resume.safetensors: training state at byte 8: expected"));
         write_resume(dir, &Resume { arrays: StateDict::new(), state: 3 }).unwrap();
         assert!(message(read_resume::<State>(dir)).contains("training state: invalid type: integer `3`"));
+    }
+
+    #[test]
+    fn mutated_training_states_are_errors_or_states() {
+        use proptest::prelude::*;
+        let folder = tempfile::tempdir().unwrap();
+        let arrays = StateDict::from([("weights.x".to_owned(), Array::new([3], vec![1.0, 2.0, 3.0]))]);
+        write_resume(folder.path(), &Resume { arrays, state: vec![1u64, 2] }).unwrap();
+        let whole = std::fs::read(folder.path().join(RESUME)).unwrap();
+        assert!(parse_resume::<Vec<u64>>(&whole).is_ok());
+        let config = ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() };
+        let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..4);
+        proptest!(config, |(changes in changes, len in whole.len() / 2..=whole.len())| {
+            let mut bytes = whole.clone();
+            changes.iter().for_each(|&(at, byte)| bytes[at] = byte);
+            bytes.truncate(len);
+            let parsed = parse_resume::<Vec<u64>>(&bytes);
+            prop_assert!(parsed.is_err() || len == whole.len(), "a cut file was read");
+        });
     }
 }

@@ -35,6 +35,22 @@ pub enum Error {
         /// Tokens given.
         found: usize,
     },
+    /// The model's weights or its tokens give no number.
+    #[error(
+        "target {target} has a negative log-likelihood of {found}, expected a finite number: weights that are none?"
+    )]
+    NotFinite {
+        /// The first such target.
+        target: usize,
+        /// What it has.
+        found: f32,
+    },
+    /// Tokens that stand for no text, so that there are no bits per byte.
+    #[error("no text to evaluate: {tokens} tokens stand for 0 bytes")]
+    NoText {
+        /// Tokens scored.
+        tokens: usize,
+    },
     /// The system gave no more threads.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

@@ -59,9 +59,9 @@ where
         reading = Reading { nats: reading.nats + more.nats, tokens: reading.tokens + more.tokens };
         seen.extend_from_slice(next);
     }
-    for _ in 0..limits.max_tokens {
+    for left in (0..limits.max_tokens).rev() {
         let token = sampler.sample(session.logits())?;
-        if limits.stop.contains(&token) || !on_token(token) {
+        if limits.stop.contains(&token) || !on_token(token) || left == 0 {
             break;
         }
         if session.room() == 0 {

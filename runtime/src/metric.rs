@@ -102,10 +102,18 @@ where
     for batch in windows.chunk_by(|a, b| (a.len, a.first) == (b.len, b.first)).flat_map(|w| w.chunks(options.batch)) {
         let nll = score(config, weights, ops, text.tokens, options.seq_len, batch)?;
         let targets = batch.iter().flat_map(|w| w.start + w.first..w.start + w.len);
-        targets.zip(nll).for_each(|(target, nll)| ledger.add(target, nll));
+        for (target, nll) in targets.zip(nll) {
+            if !nll.is_finite() {
+                return Err(Error::NotFinite { target, found: nll });
+            }
+            ledger.add(target, nll);
+        }
         progress(Progress { scored: ledger.scored as u64, total, nats: ledger.nats });
     }
     assert_eq!(ledger.scored as u64, total, "targets scored");
+    if text.bytes.is_some() && ledger.bytes == 0 {
+        return Err(Error::NoText { tokens: ledger.scored });
+    }
     Ok(ledger.close(options, clock.seconds()))
 }
 

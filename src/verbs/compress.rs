@@ -42,6 +42,7 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
             misuse(format!("{data} has no validation shards to score the result on: name some with --eval-data"))
         })?,
     };
+    calibration.refuse_if_scored(&scored_on)?;
     let job = Job {
         checkpoint: &args.checkpoint,
         out: &args.out,
@@ -132,16 +133,21 @@ impl Job<'_> {
             None => BTreeMap::new(),
         };
         let recipe = metadata.get("recipe").cloned().unwrap_or_default();
+        let training = metadata.get("training_data").and_then(|d| d.parse().ok());
         let seed = sixpack_train::Recipe::parse(&recipe, &[] as &[&str]).ok().map(|r| r.seed);
         Ok(Provenance {
             tool: concat!("sixpack ", env!("CARGO_PKG_VERSION")).into(),
             seed: seed.filter(|_| !recipe.is_empty()),
             recipe,
             checkpoint: weights.map(|_| checkpoint::hash(self.checkpoint)).transpose()?,
-            data: BTreeMap::from([
-                ("calibration".to_owned(), calibration.digest),
-                ("score".to_owned(), scored_on.digest),
-            ]),
+            data: [
+                ("training", training),
+                ("calibration", Some(calibration.digest)),
+                ("score", Some(scored_on.digest)),
+            ]
+            .into_iter()
+            .filter_map(|(use_of, digest)| Some((use_of.to_owned(), digest?)))
+            .collect(),
             notes: BTreeMap::from([("scheme".to_owned(), self.scheme.name().to_owned())]),
         })
     }

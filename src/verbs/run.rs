@@ -90,7 +90,8 @@ pub(crate) fn speak(
     let limits = Limits { max_tokens, context: config.train_seq_len.max(2), stop: &stop };
     let mut sampler = Sampler::new(sampling)?;
     let mut text = Text { tokenizer, stream: TextStream::new(), text: String::new(), show, failed: None };
-    text.say(prompt);
+    // The model reads no space at the end of a prompt; one that is shown would be doubled.
+    text.say(prompt.trim_end());
     let (mut generated, mut first) = (0, None);
     let reading = generate(config, &weights, &mut ops, &ids, &limits, &mut sampler, &mut |id| {
         first.get_or_insert_with(Instant::now);

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use sixpack_formats::artifact::Provenance;
-use sixpack_formats::dataset::Dataset;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Codec, Digest, Model, checkpoint};
 use sixpack_train::event::{Event, Progress};
@@ -70,12 +69,13 @@ impl Run<'_> {
                 "{out} holds a checkpoint: go on from it with --resume, or choose another --out"
             )));
         }
-        let dataset = Dataset::open(self.data)?;
         let vocab_size = self.recipe.model.vocab_size;
+        let dataset = data::open_verified(self.data, vocab_size, self.tokenizer.as_deref().map(Digest::of))?;
         let tokenizer = self.tokenizer.as_deref().map(Tokenizer::from_model).transpose()?;
-        dataset.check_vocabulary(vocab_size, self.tokenizer.as_deref().map(Digest::of))?;
-        dataset.verify_hashes()?;
-        let shards = dataset.train_shards()?;
+        if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&v| v != vocab_size) {
+            return Err(misuse(format!("vocab_size: the recipe has {vocab_size}, the tokenizer has {found} pieces")));
+        }
+        let shards = data::training_shards(self.data, &dataset)?;
         let held_out = dataset.val_shards().first().map_or(&[][..], |s| &s.tokens()[..s.len().min(VALIDATION_TOKENS)]);
         let validation = (self.validate_every > 0 && held_out.len() > self.recipe.model.train_seq_len)
             .then_some(Validation { tokens: held_out, every_steps: self.validate_every });

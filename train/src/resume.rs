@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sixpack_formats::Digest;
 use sixpack_formats::checkpoint::{self, Resume};
 use sixpack_formats::state_dict::{Array, Metadata, StateDict};
 use toml::{Table, Value};
@@ -48,6 +49,14 @@ struct SavedShard {
     tokens: usize,
 }
 
+/// What the training data were: the content of the only source, else the hash of all.
+fn content(sources: &[Source<'_>]) -> String {
+    match sources {
+        [one] => one.content.to_owned(),
+        many => Digest::of(many.iter().map(|s| s.content).collect::<String>().as_bytes()).to_string(),
+    }
+}
+
 impl<'a> State<'a> {
     /// The state before the first step.
     pub(crate) fn start(recipe: &Recipe, weights: Params, loader: Loader<'a>) -> Self {
@@ -58,8 +67,11 @@ impl<'a> State<'a> {
     /// Writes the average weights as the checkpoint's model, then the state.
     pub(crate) fn save(&self, folder: &Path, recipe: &Recipe, tokenizer: Option<&[u8]>) -> Result<()> {
         let model = params::into_model(&recipe.model, self.average.clone(), tokenizer.map(<[u8]>::to_vec))?;
-        let metadata =
-            Metadata::from([("recipe".to_owned(), recipe.to_toml()), ("step".into(), self.step.to_string())]);
+        let metadata = Metadata::from([
+            ("recipe".to_owned(), recipe.to_toml()),
+            ("step".into(), self.step.to_string()),
+            ("training_data".into(), content(self.loader.sources())),
+        ]);
         checkpoint::write(folder, &model, &metadata)?;
         drop(model);
         let mut arrays = StateDict::new();

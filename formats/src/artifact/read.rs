@@ -13,8 +13,8 @@ use crate::{Error, Model, ModelConfig, Result, json, tokenizer};
 const MAX_TEXT: u64 = 1 << 24;
 /// Most bytes of a tokenizer, packed and unpacked.
 const MAX_TOKENIZER: u64 = 1 << 26;
-/// Most bytes of a stream of tensors, decoded.
-const MAX_STREAM: u64 = 1 << 32;
+/// Most bytes of all streams of tensors together, decoded: far above any model of this kind, and what a machine has.
+const MAX_STREAMS: u64 = 1 << 31;
 
 impl Artifact {
     /// Reads the artifact `path`.
@@ -59,6 +59,11 @@ impl Artifact {
 /// Decodes the streams, each of which must have the size that its tensors take.
 fn read_streams(sections: &[Section<'_>], placements: &[Placement]) -> Result<Streams> {
     let sizes = streams::sizes(placements);
+    let total = sizes.values().fold(0u64, |sum, &size| sum.saturating_add(size as u64));
+    if total > MAX_STREAMS {
+        let expected = format!("at most {MAX_STREAMS} bytes of tensors");
+        return Err(Error::Stream { stream: "all streams".into(), expected, found: format!("{total} bytes") });
+    }
     let mut streams = Streams::new();
     for kind in Kind::STREAMS {
         let expected = sizes.get(&kind).map_or(0, |&size| size as u64);
@@ -69,7 +74,7 @@ fn read_streams(sections: &[Section<'_>], placements: &[Placement]) -> Result<St
             return Err(Error::Stream { stream: kind.name().into(), expected, found: format!("{found} bytes") });
         }
         if let Some(section) = section {
-            let raw = section.decode(MAX_STREAM)?;
+            let raw = section.decode(MAX_STREAMS)?;
             streams.insert(kind, if streams::in_planes(kind) { streams::from_planes(&raw) } else { raw });
         }
     }

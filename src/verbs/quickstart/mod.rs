@@ -101,7 +101,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
     let packed = loaded::open(&paths.artifact)?;
     let plain = |text: &String| tokenizer.normalize(text).replace('▁', " ");
     let prompt = prompt(&corpus.val.iter().map(plain).max_by_key(String::len).context("no text to go on from")?);
-    let sampling = Sampling { temperature: 0.8, min_p: 0.05, seed: args.seed, ..Sampling::default() };
+    let sampling = Sampling { temperature: 1.0, min_p: 0.05, seed: args.seed, ..Sampling::default() };
     let spoken = speak::speak(&packed, &prompt, SAMPLE_TOKENS, sampling, threads, &mut |_| Ok(()))?;
     atomic::write(&paths.sample, format!("{}\n", spoken.text).as_bytes())?;
     say!("6. a sample, going on from “{prompt}”:\n\n{}\n", spoken.text);
