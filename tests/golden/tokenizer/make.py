@@ -3,7 +3,7 @@
     pip install sentencepiece==0.2.3 protobuf brotli
     python make.py
 
-Reads   fineweb_1024_bpe.model.packed  the reference's 1024-piece model (MIT licence), packed
+Reads   alice_1024.model.packed  what `sixpack tokenizer train corpus.txt --vocab-size 1024` makes, packed
         corpus.txt                     Alice's Adventures in Wonderland (Lewis Carroll, 1865, public domain), the first
                                        60 KB, and three times a few lines in other scripts
         ../../../formats/assets/nmt_nfkc.charsmap.br
@@ -204,7 +204,7 @@ def write(name, rows):
 
 
 def main():
-    tokenizer = spm.SentencePieceProcessor(model_proto=unpack((HERE / "fineweb_1024_bpe.model.packed").read_bytes()))
+    tokenizer = spm.SentencePieceProcessor(model_proto=unpack((HERE / "alice_1024.model.packed").read_bytes()))
     pieces = [tokenizer.id_to_piece(i) for i in range(260, len(tokenizer))]
     texts = list(dict.fromkeys(strings(pieces)))
     encoded = [(text, tokenizer.encode(text)) for text in texts]
