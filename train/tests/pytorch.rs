@@ -30,7 +30,7 @@ fn a_model_from_a_training_scripts_file() {
 #[test]
 fn views_dtypes_and_scalars() {
     // As PyTorch itself writes them, and as our own script lays them out.
-    ["torch.pt", "odd.pt"].map(views_dtypes_and_scalars_of);
+    ["torch.pt", "odd.pt"].into_iter().for_each(views_dtypes_and_scalars_of);
 }
 
 fn views_dtypes_and_scalars_of(name: &str) {
