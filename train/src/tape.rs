@@ -1,7 +1,7 @@
 //! The backward pass: what ran is written down, and gone through in reverse.
 //!
 //! candle's own `backward` adds every gradient to a tensor of zeros, and splits that addition over a pool of spinning
-//! threads of its own, which a caller cannot size: a quarter of a step's time went there. Here a first gradient is
+//! threads of its own, which a caller cannot size: about a third of a step's profile samples. Here a first gradient is
 //! moved, further ones are added in place, and all stays on one thread.
 
 use std::collections::HashMap;
