@@ -37,11 +37,7 @@ pub fn trace(hessian: &[f32], cols: usize) -> f64 {
     hessian.iter().step_by(cols + 1).map(|&x| f64::from(x)).sum()
 }
 
-fn difference<'a>(w: &Matrix<'a>, q: &'a QuantizedMatrix) -> impl Iterator<Item = f32> + 'a {
+fn difference<'a>(w: &Matrix<'a>, q: &QuantizedMatrix) -> impl Iterator<Item = f32> + use<'a> {
     assert_eq!([w.rows(), w.cols()], [q.rows, q.cols], "shapes of `{}` and its quantised form", w.name());
-    let rows = w.iter_rows().zip(q.codes.chunks_exact(q.cols)).zip(&q.scales);
-    rows.flat_map(|((values, codes), scale)| {
-        let scale = scale.to_f32();
-        values.iter().zip(codes).map(move |(&x, &code)| x - f32::from(code) * scale)
-    })
+    w.values().iter().zip(q.dequantize()).map(|(&x, y)| x - y)
 }

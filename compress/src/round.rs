@@ -47,7 +47,7 @@ pub(crate) fn least_error(w: &Matrix<'_>, candidates: impl Iterator<Item = Quant
 
 /// The parts are correct by construction: codes are clamped and steps were checked.
 pub(crate) fn quantized(w: &Matrix<'_>, q_max: u8, codes: Vec<i8>, scales: Vec<f16>) -> QuantizedMatrix {
-    QuantizedMatrix { rows: w.rows(), cols: w.cols(), q_max, codes, scales }
+    QuantizedMatrix { rows: w.rows(), cols: w.cols(), q_max, codes, scales, columns: Vec::new(), trellis: false }
 }
 
 fn codes(w: &Matrix<'_>, q_max: u8, step: impl Fn(usize) -> f32, clip: impl Fn(usize, f32) -> f32) -> Vec<i8> {

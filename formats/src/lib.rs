@@ -20,10 +20,12 @@ pub mod mapped;
 pub mod model;
 pub mod quant;
 pub mod score;
+pub mod sensitivity;
 pub mod shard;
 pub mod state_dict;
 pub mod tensor;
 pub mod tokenizer;
+pub mod trellis;
 
 pub use artifact::Artifact;
 pub use codec::Codec;
@@ -34,4 +36,5 @@ pub use error::{Error, Result};
 pub use model::{Model, TensorData};
 pub use quant::QuantizedMatrix;
 pub use score::Score;
+pub use sensitivity::Sensitivity;
 pub use tensor::{Init, OptimizerGroup, Part, QuantClass, TensorId, TensorSpec};

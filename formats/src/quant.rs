@@ -1,10 +1,10 @@
-//! A quantised matrix: integer codes and one step per row.
+//! A quantised matrix: integer codes and steps of its rows and columns.
 
 use half::f16;
 
 use crate::{Error, Result};
 
-/// `W[i, j] ≈ codes[i, j] · scales[i]`, with `|codes| ≤ q_max`.
+/// `W[i, j] ≈ codes[i, j] · scales[i] · columns[j]`, with `|codes| ≤ q_max`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedMatrix {
     /// Number of rows (outputs).
@@ -17,6 +17,11 @@ pub struct QuantizedMatrix {
     pub codes: Vec<i8>,
     /// Steps `[rows]`.
     pub scales: Vec<f16>,
+    /// Factors of the steps `[cols]`; empty where they are all 1.
+    pub columns: Vec<f16>,
+    /// Whether the codes of each row, taken by descending column factor, are a path of the [`trellis`](crate::trellis).
+    /// It says how they can be coded, not what they mean.
+    pub trellis: bool,
 }
 
 impl QuantizedMatrix {
@@ -36,7 +41,28 @@ impl QuantizedMatrix {
         if let Some(scale) = scales.iter().find(|s| !s.is_finite()) {
             return fail("finite scales".into(), format!("scale {scale}"));
         }
-        Ok(Self { rows, cols, q_max, codes, scales })
+        Ok(Self { rows, cols, q_max, codes, scales, columns: Vec::new(), trellis: false })
+    }
+
+    /// The same with factors of the columns, `[cols]` or none; `name` is for the message.
+    pub fn with_columns(self, name: &str, columns: Vec<f16>) -> Result<Self> {
+        let fail = |expected: String, found: String| Err(Error::Tensor { name: name.to_owned(), expected, found });
+        if !columns.is_empty() && columns.len() != self.cols {
+            return fail(format!("{} column factors", self.cols), format!("{} column factors", columns.len()));
+        }
+        if let Some(factor) = columns.iter().find(|s| !s.is_finite()) {
+            return fail("finite column factors".into(), format!("factor {factor}"));
+        }
+        Ok(Self { columns, ..self })
+    }
+
+    /// The columns by descending factor, equal ones in their own order: the order that trellis and coder go by.
+    pub fn column_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.cols).collect();
+        if !self.columns.is_empty() {
+            order.sort_by(|&a, &b| self.columns[b].total_cmp(&self.columns[a]));
+        }
+        order
     }
 
     /// Nominal bits of a code: 6 for `q_max` 31.
@@ -46,10 +72,15 @@ impl QuantizedMatrix {
 
     /// The matrix as f32 `[rows, cols]`.
     pub fn dequantize(&self) -> Vec<f32> {
+        let columns: Vec<f32> = self.columns.iter().map(|c| c.to_f32()).collect();
         let mut out = Vec::with_capacity(self.codes.len());
         for (row, scale) in self.codes.chunks_exact(self.cols.max(1)).zip(&self.scales) {
             let scale = scale.to_f32();
-            out.extend(row.iter().map(|&q| f32::from(q) * scale));
+            if columns.is_empty() {
+                out.extend(row.iter().map(|&q| f32::from(q) * scale));
+            } else {
+                out.extend(row.iter().zip(&columns).map(|(&q, column)| f32::from(q) * scale * column));
+            }
         }
         out
     }

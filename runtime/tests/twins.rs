@@ -204,12 +204,15 @@ fn remembered<O: Remember<Error = Error>>(mut b: Backend<O>) {
     b.ops.end();
 }
 
-/// The values as int8 codes, of 1/64 in even rows and 1/128 in odd ones.
+/// The values as int8 codes, of 1/64 in even rows and -1/64 in odd ones, and half of that in every third column.
 fn codes(w: &Dense) -> Weight {
-    let scale = |row: usize| if row.is_multiple_of(2) { 64.0 } else { 128.0 };
-    let codes = w.data.iter().enumerate().map(|(i, x)| (x * scale(i / w.cols)) as i8).collect();
-    let scales = (0..w.rows).map(|row| 1.0 / scale(row)).collect();
-    Weight::Int8(Int8 { rows: w.rows, cols: w.cols, codes, scales })
+    let row = |row: usize| if row.is_multiple_of(2) { 64.0 } else { -64.0 };
+    let column = |column: usize| if column.is_multiple_of(3) { 2.0 } else { 1.0 };
+    let code = |(i, x): (usize, &f32)| (x * row(i / w.cols) * column(i % w.cols)) as i8;
+    let codes = w.data.iter().enumerate().map(code).collect();
+    let scales = (0..w.rows).map(|i| 1.0 / row(i)).collect();
+    let columns = (0..w.cols).map(|j| 1.0 / column(j)).collect();
+    Weight::Int8(Int8 { rows: w.rows, cols: w.cols, codes, scales, columns })
 }
 
 fn dense(w: &Dense) -> Weight {

@@ -5,7 +5,7 @@ use crate::{Codec, Digest, Error, Result};
 /// First bytes of every artifact.
 pub(super) const MAGIC: [u8; 8] = *b"\x896pk\r\n\x1a\n";
 /// The version this program writes and reads.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// Bytes before the section table.
 pub(super) const HEADER: usize = 28;
 /// Bytes of one row of the section table.
@@ -37,7 +37,7 @@ pub enum Kind {
     MlpDown = 18,
     /// Codes of the embeddings and of everything else.
     Tables = 19,
-    /// Row scales of all codes.
+    /// Row scales and column factors of all codes.
     Scales = 20,
     /// Tensors in f16.
     Halves = 21,

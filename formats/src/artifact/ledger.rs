@@ -125,7 +125,7 @@ impl Ledger {
 fn unpriced(placement: &Placement) -> TensorBytes {
     let q_max = match placement.form {
         Form::Half => None,
-        Form::Codes(q_max) => Some(q_max),
+        Form::Codes { q_max, .. } => Some(q_max),
     };
     let elements = placement.spec.elements() as u64;
     TensorBytes { id: placement.spec.id, q_max, elements, values: 0, scales: 0 }

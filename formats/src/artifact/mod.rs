@@ -3,7 +3,7 @@
 //! Byte layout; all numbers little-endian, all sizes in bytes:
 //!
 //! 1. bytes 0–7: magic `89 36 70 6B 0D 0A 1A 0A` (`\x896pk\r\n\x1a\n`: a transfer that changes line ends breaks it);
-//! 2. bytes 8–9: version, the u16 1;
+//! 2. bytes 8–9: version, the u16 2;
 //! 3. bytes 10–11: number of sections `n`, a u16 from 1 to 64;
 //! 4. bytes 12–19: size of the whole file, a u64;
 //! 5. bytes 20–27: checksum of bytes 0–19 followed by the section table;
@@ -18,7 +18,7 @@
 //! | kind | name | flags | decoded content |
 //! |---|---|---|---|
 //! | 1 | configuration | required | [`ModelConfig`](crate::ModelConfig) as JSON |
-//! | 2 | tensor forms | required | a u8 for each row of the tensor table: 0 for f16, else codes with this `q_max` |
+//! | 2 | tensor forms | required | two u8 for each row of the tensor table: `q_max` of its codes, 0 for f16; flags, 1 for column factors, 2 for paths of the [`trellis`](crate::trellis) |
 //! | 3 | tokenizer | required | the SentencePiece model, as [`tokenizer::pack`](crate::tokenizer::pack) makes it |
 //! | 4 | provenance | | [`Provenance`] as JSON |
 //! | 5 | score | | 25 bytes: a u8 with bit 0 "measured" and bit 1 "has bits per byte"; the file's size, a u64; nats per token, an f64; bits per byte, an f64 |
@@ -26,7 +26,7 @@
 //! | 17 | MLP up codes | required | codes of `mlp.fc` |
 //! | 18 | MLP down codes | required | codes of `mlp.proj` |
 //! | 19 | table codes | required | codes of the embeddings and of everything else |
-//! | 20 | scales | required | f16 scales of the rows of all matrices of codes |
+//! | 20 | scales | required | of each matrix of codes the f16 scales of its rows, then the factors of its columns if it has them |
 //! | 21 | halves | required | the f16 tensors |
 //!
 //! Within a stream the tensors follow each other in the order of the tensor table; their shapes are derived from the

@@ -16,24 +16,40 @@ pub(super) type Streams = BTreeMap<Kind, Vec<u8>>;
 pub(super) enum Form {
     /// f16 values.
     Half,
-    /// Codes within ± this, and row scales.
-    Codes(u8),
+    /// Codes and row scales.
+    Codes {
+        /// Codes are within ± this.
+        q_max: u8,
+        /// Whether there are column factors.
+        columns: bool,
+        /// Whether the codes are paths of the trellis.
+        trellis: bool,
+    },
 }
 
+/// Flag of codes with column factors.
+const COLUMNS: u8 = 1;
+/// Flag of codes that are paths of the trellis.
+const TRELLIS: u8 = 2;
+
 impl Form {
-    /// The number that stands for it in a file.
-    pub(super) fn id(self) -> u8 {
+    /// What stands for it in a file.
+    pub(super) fn id(self) -> [u8; 2] {
         match self {
-            Self::Half => 0,
-            Self::Codes(q_max) => q_max,
+            Self::Half => [0, 0],
+            Self::Codes { q_max, columns, trellis } => {
+                [q_max, (u8::from(columns) * COLUMNS) | (u8::from(trellis) * TRELLIS)]
+            }
         }
     }
 
-    fn from_id(id: u8) -> Option<Self> {
-        match id {
-            0 => Some(Self::Half),
-            1..=127 => Some(Self::Codes(id)),
-            128.. => None,
+    fn from_id([q_max, flags]: [u8; 2]) -> Option<Self> {
+        match (q_max, flags) {
+            (0, 0) => Some(Self::Half),
+            (1..=127, 0..4) => {
+                Some(Self::Codes { q_max, columns: flags & COLUMNS != 0, trellis: flags & TRELLIS != 0 })
+            }
+            _ => None,
         }
     }
 }
@@ -45,7 +61,7 @@ pub(super) struct Placement {
     pub(super) form: Form,
     /// Stream and range of the codes or of the f16 values.
     pub(super) values: (Kind, Range<usize>),
-    /// Range in the stream of scales; empty for f16 values.
+    /// Range in the stream of scales, rows before columns; empty for f16 values.
     pub(super) scales: Range<usize>,
 }
 
@@ -65,12 +81,13 @@ fn column_major(kind: Kind) -> bool {
     kind == Kind::MlpDown
 }
 
-/// Places every tensor of the configuration; `forms` has one byte for each row of the tensor table.
+/// Places every tensor of the configuration; `forms` has two bytes for each row of the tensor table.
 pub(super) fn place(config: &ModelConfig, forms: &[u8]) -> Result<Vec<Placement>> {
     let table = config.tensors();
-    if forms.len() != table.len() {
-        let expected = format!("{} tensors, as the configuration has", table.len());
-        let found = format!("{} tensors", forms.len());
+    let (forms, rest) = forms.as_chunks::<2>();
+    if forms.len() != table.len() || !rest.is_empty() {
+        let expected = format!("{} tensors of 2 bytes, as the configuration has", table.len());
+        let found = format!("{} bytes", 2 * forms.len() + rest.len());
         return Err(Error::Stream { stream: Kind::Forms.name().into(), expected, found });
     }
     let mut ends = BTreeMap::new();
@@ -81,19 +98,21 @@ pub(super) fn place(config: &ModelConfig, forms: &[u8]) -> Result<Vec<Placement>
         ends.insert(kind, end);
         Ok(start..end)
     };
-    let place = |(spec, &id): (TensorSpec, &u8)| {
-        let form = Form::from_id(id)
-            .ok_or_else(|| wrong(&spec, "form 0 (f16) or 1 to 127 (codes up to this)", format!("form {id}")))?;
+    let place = |(spec, &id): (TensorSpec, &[u8; 2])| {
+        let form = Form::from_id(id).ok_or_else(|| {
+            wrong(&spec, "form 0, 0 (f16) or 1 to 127 (codes up to this) with flags 0 to 3", format!("form {id:?}"))
+        })?;
         let elements = spec.shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
         let (values, scales) = match form {
             Form::Half => ((Kind::Halves, take(&spec, Kind::Halves, elements.and_then(|n| n.checked_mul(2)))?), 0..0),
-            Form::Codes(_) => {
-                let [rows, _] = spec.shape[..] else {
-                    return Err(wrong(&spec, "f16, as for all but matrices", format!("form {id}")));
+            Form::Codes { columns, .. } => {
+                let [rows, cols] = spec.shape[..] else {
+                    return Err(wrong(&spec, "f16, as for all but matrices", format!("form {id:?}")));
                 };
                 let kind = stream_of(spec.id);
                 let codes = take(&spec, kind, elements)?;
-                ((kind, codes), take(&spec, Kind::Scales, rows.checked_mul(2))?)
+                let scales = rows.checked_add(if columns { cols } else { 0 }).and_then(|n| n.checked_mul(2));
+                ((kind, codes), take(&spec, Kind::Scales, scales)?)
             }
         };
         Ok(Placement { spec, form, values, scales })
@@ -121,15 +140,19 @@ pub(super) fn forms(model: &Model) -> Result<Vec<u8>> {
         match model.tensors.get(&spec.id) {
             None => Err(wrong(&spec, shape(), "no such tensor")),
             Some(TensorData::F32(_)) => Err(wrong(&spec, "f16 values or codes", "f32 values")),
-            Some(TensorData::F16(v)) if v.len() == spec.elements() => Ok(Form::Half.id()),
+            Some(TensorData::F16(v)) if v.len() == spec.elements() => Ok(Form::Half),
             Some(TensorData::F16(v)) => Err(wrong(&spec, shape(), format!("{} elements", v.len()))),
             Some(TensorData::Quantized(q)) => check_matrix(&spec, q),
         }
     };
-    model.config.tensors().into_iter().map(form).collect()
+    let forms = model.config.tensors().into_iter().map(|spec| form(spec).map(Form::id)).collect::<Result<Vec<_>>>()?;
+    Ok(forms.concat())
 }
 
-fn check_matrix(spec: &TensorSpec, q: &QuantizedMatrix) -> Result<u8> {
+fn check_matrix(spec: &TensorSpec, q: &QuantizedMatrix) -> Result<Form> {
+    if !q.columns.is_empty() && q.columns.len() != q.cols {
+        return Err(wrong(spec, format!("{} column factors or none", q.cols), q.columns.len().to_string()));
+    }
     if spec.shape != [q.rows, q.cols] || q.codes.len() != spec.elements() || q.scales.len() != q.rows {
         let found = format!("{} codes and {} scales as [{}, {}]", q.codes.len(), q.scales.len(), q.rows, q.cols);
         return Err(wrong(spec, format!("codes and row scales of shape {:?}", spec.shape), found));
@@ -142,7 +165,7 @@ fn check_matrix(spec: &TensorSpec, q: &QuantizedMatrix) -> Result<u8> {
             format!("q_max {} and codes up to {top}", q.q_max),
         ));
     }
-    Ok(q.q_max)
+    Ok(Form::Codes { q_max: q.q_max, columns: !q.columns.is_empty(), trellis: q.trellis })
 }
 
 /// The streams of a model whose [`forms`] are known to be in order.
@@ -162,7 +185,10 @@ pub(super) fn split(model: &Model) -> Streams {
                 } else {
                     stream.extend(codes);
                 }
-                streams.entry(Kind::Scales).or_default().extend(halves(&q.scales));
+                streams
+                    .entry(Kind::Scales)
+                    .or_default()
+                    .extend(halves(&q.scales).into_iter().chain(halves(&q.columns)));
             }
         }
     }
@@ -178,12 +204,15 @@ pub(super) fn join(placements: &[Placement], streams: &Streams) -> Result<BTreeM
         let bytes = part(*kind, range);
         let data = match *form {
             Form::Half => TensorData::F16(halves(bytes)),
-            Form::Codes(q_max) => {
+            Form::Codes { q_max, trellis, .. } => {
                 let [rows, cols] = spec.shape[..] else { unreachable!("`place` gives codes to matrices only") };
                 let codes = if column_major(*kind) { transpose(bytes, cols, rows) } else { bytes.to_vec() };
-                let scales = halves(part(Kind::Scales, scales));
+                let mut scales = halves(part(Kind::Scales, scales));
+                let columns = scales.split_off(rows);
                 let codes = codes.into_iter().map(|byte| byte as i8).collect();
-                TensorData::Quantized(QuantizedMatrix::new(&spec.name(), [rows, cols], q_max, codes, scales)?)
+                let name = spec.name();
+                let matrix = QuantizedMatrix::new(&name, [rows, cols], q_max, codes, scales)?;
+                TensorData::Quantized(QuantizedMatrix { trellis, ..matrix.with_columns(&name, columns)? })
             }
         };
         Ok((spec.id, data))

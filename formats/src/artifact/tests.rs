@@ -2,7 +2,7 @@ use half::f16;
 
 use super::container::{HEADER, ROW};
 use super::*;
-use crate::{Codec, Error, ModelConfig, QuantClass, QuantizedMatrix, Result, TensorData, TensorId, TensorSpec};
+use crate::{Codec, Error, ModelConfig, Part, QuantClass, QuantizedMatrix, Result, TensorData, TensorId, TensorSpec};
 
 /// Numbers that look like trained weights: sums of a few uniform ones.
 struct Noise(u64);
@@ -26,7 +26,13 @@ pub(super) fn model(config: ModelConfig, quantised: impl Fn(&TensorSpec) -> bool
                 let q_max = if spec.class == QuantClass::Embedding { 127 } else { 31 };
                 let codes = (0..rows * cols).map(|_| noise.next() as i8).collect();
                 let scales = (0..rows).map(|_| f16::from_f32(0.03 + 0.001 * noise.next() as f32)).collect();
-                TensorData::Quantized(QuantizedMatrix::new(&spec.name(), [rows, cols], q_max, codes, scales).unwrap())
+                let matrix = QuantizedMatrix::new(&spec.name(), [rows, cols], q_max, codes, scales).unwrap();
+                let mut factor = |_| f16::from_f32(1.0 + 0.01 * noise.next() as f32);
+                let columns = match spec.id {
+                    TensorId::Block(_, Part::MlpUp | Part::MlpDown) => (0..cols).map(&mut factor).collect(),
+                    _ => vec![],
+                };
+                TensorData::Quantized(matrix.with_columns(&spec.name(), columns).unwrap())
             }
             _ => TensorData::F16((0..spec.elements()).map(|_| f16::from_f32(0.1 * noise.next() as f32)).collect()),
         };
@@ -252,7 +258,7 @@ fn every_way_the_container_can_lie() {
     flipped[HEADER + 5] ^= 1;
     assert!(message(Artifact::read(&flipped)).contains("artifact at byte 20: expected header checksum"));
 
-    assert!(changed(|f| f[8] = 2).contains("at byte 8: expected version 1, found 2"));
+    assert!(changed(|f| f[8] = 1).contains("at byte 8: expected version 2, found 1"));
     assert!(changed(|f| f[10] = 0).contains("at byte 10: expected 1 to 64 sections, found 0"));
     assert!(changed(|f| f[10] = 65).contains("found 65"));
     assert!(changed(|f| f.push(0)).contains("at byte 12: expected a file of"));
@@ -298,12 +304,13 @@ fn every_way_a_section_can_lie() {
     let without = |kind: Kind| rebuilt(|s| s.retain(|s| s.kind != kind));
     assert_eq!(without(Kind::Config), "stream `configuration`: expected this section, found none");
     assert_eq!(without(Kind::Forms), "stream `tensor forms`: expected this section, found none");
-    assert_eq!(without(Kind::Scales), "stream `scales`: expected 432 bytes, as its tensors take, found 0 bytes");
+    assert_eq!(without(Kind::Scales), "stream `scales`: expected 624 bytes, as its tensors take, found 0 bytes");
     assert!(rebuilt(|s| replace(s, Kind::Config, b"{")).starts_with("model configuration: EOF"));
-    assert!(rebuilt(|s| replace(s, Kind::Config, b"{}")).contains("`tensor forms`: expected 118 tensors"));
-    assert!(rebuilt(|s| s[1].coded[3] = 128).contains("form 0 (f16) or 1 to 127 (codes up to this), found form 128"));
-    assert!(rebuilt(|s| s[1].coded[5] = 31).contains("blocks.0.attn.q_gain`: expected f16, as for all but matrices"));
-    assert!(rebuilt(|s| s[1].coded[1] = 0).contains("stream `attention codes`: expected"));
+    assert!(rebuilt(|s| replace(s, Kind::Config, b"{}")).contains("`tensor forms`: expected 118 tensors of 2 bytes"));
+    assert!(rebuilt(|s| s[1].coded[6] = 128).contains("with flags 0 to 3, found form [128, 0]"));
+    assert!(rebuilt(|s| s[1].coded[10] = 31).contains("blocks.0.attn.q_gain`: expected f16, as for all but matrices"));
+    assert!(rebuilt(|s| s[1].coded[7] = 4).contains("with flags 0 to 3, found form [31, 4]"));
+    assert!(rebuilt(|s| s[1].coded[2] = 0).contains("stream `attention codes`: expected"));
     assert!(rebuilt(|s| s[1].coded[0] = 2).contains("tensor `tok_emb.weight`: expected codes within ±2, found code"));
     let infinite = f16::INFINITY.to_le_bytes();
     let high = |s: &mut Vec<container::Coded>| {

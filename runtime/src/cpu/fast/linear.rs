@@ -29,6 +29,15 @@ pub(super) fn linear(pool: &Pool, panel: &mut Panel, w: &Weight, x: &Mat) -> Mat
 /// Each output is a dot product with a row of the weight: what a step of a session waits for is reading them.
 fn few_rows(pool: &Pool, w: &Weight, x: &Mat) -> Mat {
     let rows = x.rows();
+    // Factors of the columns go to the inputs: one product an input instead of one a weight.
+    let scaled = match w {
+        Weight::Int8(w) if !w.columns.is_empty() => {
+            let scaled = x.data.chunks_exact(x.cols).flat_map(|row| row.iter().zip(&w.columns).map(|(x, c)| x * c));
+            Some(x.like(x.cols, scaled.collect()))
+        }
+        _ => None,
+    };
+    let x = scaled.as_ref().unwrap_or(x);
     // Output by output, so that each thread has a part of the weight.
     let mut by_output = vec![0.0; w.rows() * rows];
     pool.rows(&mut by_output, rows, pool.share(w.rows(), rows * w.cols()), |first, out| {

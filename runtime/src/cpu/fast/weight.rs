@@ -19,7 +19,7 @@ pub enum Weight {
     Int8(Int8),
 }
 
-/// `W[i, j] = codes[i, j] · scales[i]`.
+/// `W[i, j] = codes[i, j] · scales[i] · columns[j]`.
 #[derive(Clone, Debug)]
 pub struct Int8 {
     /// Outputs.
@@ -30,6 +30,8 @@ pub struct Int8 {
     pub codes: Vec<i8>,
     /// Steps `[rows]`.
     pub scales: Vec<f32>,
+    /// Factors of the steps `[cols]`; empty where they are all 1.
+    pub columns: Vec<f32>,
 }
 
 impl Weight {
@@ -41,6 +43,7 @@ impl Weight {
                 cols: q.cols,
                 codes: q.codes.clone(),
                 scales: q.scales.iter().map(|s| s.to_f32()).collect(),
+                columns: q.columns.iter().map(|s| s.to_f32()).collect(),
             }),
             _ => Self::Dense(Dense::load(spec, data)),
         }
@@ -113,7 +116,15 @@ impl Int8 {
         let scale = self.scales[i];
         super::simd::wide(
             #[inline(always)]
-            || out.iter_mut().zip(self.row(i)).for_each(|(out, &code)| *out = f32::from(code) * scale),
+            || match &self.columns[..] {
+                [] => out.iter_mut().zip(self.row(i)).for_each(|(out, &code)| *out = f32::from(code) * scale),
+                columns => {
+                    let codes = self.row(i).iter().zip(columns);
+                    out.iter_mut()
+                        .zip(codes)
+                        .for_each(|(out, (&code, column))| *out = f32::from(code) * scale * column);
+                }
+            },
         );
     }
 }
