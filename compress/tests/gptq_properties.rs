@@ -1,8 +1,9 @@
 //! What GPTQ must satisfy on any matrix: better than rounding where inputs are correlated, the invariances of the
 //! problem, and errors that name the tensor.
 
+use half::f16;
 use sixpack_compress::distortion::hessian_error;
-use sixpack_compress::gptq::{self, Method};
+use sixpack_compress::gptq::{self, Grid, Method, Order, Prepared, quantize_to};
 use sixpack_compress::{Error, Matrix, Scheme, round};
 
 /// A linear congruential generator: numbers in ±1, sums of which are as good as Gaussian here.
@@ -143,4 +144,44 @@ fn what_is_not_a_number_is_named() {
     assert!(matches!(refused(identity, &[1.0; 9]), Error::Shape { .. }));
     assert!(Matrix::new("empty", [0, 3], &[]).is_err());
     assert!(Matrix::new("short", [2, 3], &[0.0; 5]).is_err());
+}
+
+#[test]
+fn column_factors_are_steps_of_scaled_columns() {
+    let (rows, cols) = (6, 200);
+    let mut numbers = Numbers(8);
+    let (w, h) = (numbers.matrix(rows, cols, 0.3), numbers.hessian(cols, 600));
+    let factors: Vec<f32> = (0..cols).map(|_| [0.5, 1.0, 2.0][numbers.below(3)]).collect();
+    // W · diag(1/f) with the inputs times f is the same layer.
+    let scaled_w: Vec<f32> = w.iter().zip(factors.iter().cycle()).map(|(x, f)| x / f).collect();
+    let scaled_h: Vec<f32> = (0..cols * cols).map(|i| h[i] * factors[i / cols] * factors[i % cols]).collect();
+    let order = Order::Given(numbers.permutation(cols));
+    let quantize = |w: &[f32], h: &[f32], columns: &[f32]| {
+        let w = Matrix::new("w", [rows, cols], w).unwrap();
+        let columns = columns.iter().map(|&f| f16::from_f32(f)).collect();
+        let grid = Grid { q_max: 31, scales: vec![f16::from_f32(0.03); rows], columns, trellis: false, rate: 0.0 };
+        quantize_to(&w, &Prepared::new(h, cols, order.clone()).unwrap(), &grid)
+    };
+    let (q, scaled) = (quantize(&w, &h, &factors), quantize(&scaled_w, &scaled_h, &[]));
+    // The damping is by the mean of the diagonal, which differs, so some codes may.
+    let error = |q, h: &[f32], w: &[f32]| hessian_error(&Matrix::new("w", [rows, cols], w).unwrap(), q, h).unwrap();
+    let (ours, theirs) = (error(&q, &h, &w), error(&scaled, &scaled_h, &scaled_w));
+    assert!((ours / theirs - 1.0).abs() < 0.05, "{ours} against {theirs}");
+    let expected: Vec<f32> = q.codes.iter().zip(factors.iter().cycle()).map(|(&c, f)| f32::from(c) * f).collect();
+    let step = q.scales[0].to_f32();
+    assert!(q.dequantize().iter().zip(&expected).all(|(a, b)| (a - b * step).abs() < 1e-6));
+}
+
+#[test]
+fn steps_of_zero_give_codes_of_zero() {
+    let mut numbers = Numbers(9);
+    let (w, h) = (numbers.matrix(2, 9, 0.3), numbers.hessian(9, 30));
+    let mut columns = vec![f16::ONE; 9];
+    columns[4] = f16::ZERO;
+    let scales = vec![f16::from_f32(0.02), f16::ZERO];
+    let grid = Grid { q_max: 31, scales, columns, trellis: false, rate: 0.0 };
+    let prepared = Prepared::new(&h, 9, Order::Activation).unwrap();
+    let q = quantize_to(&Matrix::new("w", [2, 9], &w).unwrap(), &prepared, &grid);
+    assert!(q.codes[9..].iter().all(|&c| c == 0) && q.codes[4] == 0, "{:?}", q.codes);
+    assert!(q.codes[..9].iter().any(|&c| c != 0));
 }
