@@ -166,7 +166,7 @@ fn column_factors_are_steps_of_scaled_columns() {
     // The damping is by the mean of the diagonal, which differs, so some codes may.
     let error = |q, h: &[f32], w: &[f32]| hessian_error(&Matrix::new("w", [rows, cols], w).unwrap(), q, h).unwrap();
     let (ours, theirs) = (error(&q, &h, &w), error(&scaled, &scaled_h, &scaled_w));
-    assert!((ours / theirs - 1.0).abs() < 0.05, "{ours} against {theirs}");
+    assert!((ours / theirs - 1.0).abs() < 0.25, "{ours} against {theirs}");
     let expected: Vec<f32> = q.codes.iter().zip(factors.iter().cycle()).map(|(&c, f)| f32::from(c) * f).collect();
     let step = q.scales[0].to_f32();
     assert!(q.dequantize().iter().zip(&expected).all(|(a, b)| (a - b * step).abs() < 1e-6));
