@@ -1,5 +1,6 @@
 //! Lossless codecs of byte streams: the one enum an artifact's streams name theirs by.
 
+pub mod matrix;
 mod pairs;
 
 use std::io::Read;
