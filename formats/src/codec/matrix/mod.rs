@@ -250,7 +250,8 @@ fn pass<C: Channel>(
                 let state = if head.transposed { &mut states[j] } else { &mut row };
                 let tables = &mut tables[usize::from(state.is_odd())];
                 let known = channel.known(*code, Some(*state)).ok_or(i * n + j)?;
-                let index = take(channel, tables, &mut factor, place, known);
+                let odd = i32::from(state.is_odd());
+                let index = take(channel, tables, [&mut factor, place], known, odd);
                 *code = narrow(state.code(index));
                 *state = state.next(index);
             }
@@ -262,7 +263,7 @@ fn pass<C: Channel>(
             let mut factor = start;
             for (j, (code, place)) in line.iter_mut().zip(&mut places).enumerate() {
                 let known = channel.known(*code, None).ok_or(i * n + j)?;
-                *code = narrow(take(channel, &mut tables, &mut factor, place, known));
+                *code = narrow(take(channel, &mut tables, [&mut factor, place], known, 0));
             }
             tables.end_line(n);
         }
@@ -276,12 +277,19 @@ fn narrow(code: i32) -> i8 {
     i8::try_from(code).unwrap_or(i8::MIN)
 }
 
-/// Takes one index through the channel and learns from it.
+/// Takes one index through the channel and learns from it. `odd` is 1 in odd states of the trellis, where the negative
+/// of `index` is `-1 - index`, and 0 elsewhere.
 #[inline(always)]
-fn take<C: Channel>(channel: &mut C, tables: &mut Tables, line: &mut Factor, place: &mut Factor, known: i32) -> i32 {
+fn take<C: Channel>(
+    channel: &mut C,
+    tables: &mut Tables,
+    [line, place]: [&mut Factor; 2],
+    known: i32,
+    odd: i32,
+) -> i32 {
     let l = level_of(line.log + place.log);
     let level = &tables.levels[l];
-    let magnitude = known.unsigned_abs();
+    let magnitude = if known < 0 { -odd - known } else { known } as u32;
     let symbol = channel.symbol(&tables.distributions[l], (magnitude as usize >> level.shift).min(SYMBOLS - 1));
     line.learn(level.scores[symbol], level.information);
     place.learn(level.scores[symbol], level.information);
@@ -293,8 +301,8 @@ fn take<C: Channel>(channel: &mut C, tables: &mut Tables, line: &mut Factor, pla
     if level.shift > 0 {
         found = found << level.shift | channel.raw(magnitude, level.shift);
     }
-    let negative = channel.raw(u32::from(known < 0), u32::from(found > 0)) as i32;
-    (found as i32 ^ -negative) + negative
+    let negative = channel.raw(u32::from(known < 0), u32::from(found > 0) | odd as u32) as i32;
+    (found as i32 ^ -negative) + (negative & !odd)
 }
 
 /// A number from 0 on by the Elias gamma code of the number above it.

@@ -25,7 +25,7 @@ const SCORE_CAP: i64 = 8 << SCORE_BITS;
 pub(super) enum Grid {
     /// Every multiple of the step, or of twice the step in an even state of the trellis.
     Even = 0,
-    /// The odd multiples and 0, as in an odd state of the trellis; the unit is two steps.
+    /// The odd multiples, as in an odd state of the trellis; the unit is two steps, and ±1 have the magnitude 0.
     Odd = 1,
 }
 
@@ -71,9 +71,7 @@ fn level(grid: Grid, l: usize) -> Level {
         let (place, width) = match (grid, magnitude) {
             (Grid::Even, 0) => (0, 4),
             (Grid::Even, _) => (2 * magnitude, 8),
-            (Grid::Odd, 0) => (0, 2),
-            (Grid::Odd, 1) => (1, 6),
-            (Grid::Odd, _) => (2 * magnitude - 1, 8),
+            (Grid::Odd, _) => (2 * magnitude + 1, 8),
         };
         let symbol = (magnitude >> shift).min(SYMBOLS - 1);
         let weight = u128::from(densities[place]) * width;

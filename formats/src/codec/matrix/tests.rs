@@ -63,7 +63,7 @@ fn on_paths(mut matrix: QuantizedMatrix) -> QuantizedMatrix {
         let mut state = State::default();
         for &column in &order {
             let code = &mut matrix.codes[row * matrix.cols + column];
-            let near = |code: i32| [code, code - code.signum()].into_iter().find_map(|code| state.index(code));
+            let near = |code: i32| [code, code - code.signum(), 1].into_iter().find_map(|code| state.index(code));
             let index = near(i32::from(*code)).unwrap();
             *code = state.code(index) as i8;
             state = state.next(index);
