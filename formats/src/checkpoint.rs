@@ -4,6 +4,7 @@
 //! - `model.safetensors`: the tensors under the reference's names, f32 when written here.
 //! - `tokenizer.model`: the SentencePiece model, byte for byte; optional.
 //! - `resume.safetensors`: the state of training ([`Resume`]); optional.
+//! - `sensitivity.safetensors`: what compression wants to know of the loss ([`crate::sensitivity`]); optional.
 //!
 //! Each file is replaced atomically, `resume.safetensors` last. Resuming reads only that file and `config.json`, so it
 //! must hold everything training needs, the averaged weights of `model.safetensors` too. A crash between two renames
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::digest::Digest;
 use crate::mapped::Mapped;
 use crate::state_dict::{self, Metadata, StateDict};
-use crate::{Error, Model, ModelConfig, Result, atomic};
+use crate::{Error, Model, ModelConfig, Result, atomic, sensitivity};
 
 /// The configuration's file name.
 pub const CONFIG: &str = "config.json";
@@ -94,7 +95,8 @@ pub fn hash(dir: impl AsRef<Path>) -> Result<Digest> {
     Digest::of_file(weights_file(dir.as_ref())?)
 }
 
-/// The weights' file of a checkpoint folder: `model.safetensors`, else the only other one that is no training state.
+/// The weights' file of a checkpoint folder: `model.safetensors`, else the only other one that is neither training state
+/// nor sensitivity.
 pub fn weights_file(dir: impl AsRef<Path>) -> Result<PathBuf> {
     let dir = dir.as_ref();
     let usual = dir.join(WEIGHTS);
@@ -104,7 +106,8 @@ pub fn weights_file(dir: impl AsRef<Path>) -> Result<PathBuf> {
     let mut others = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
         let path = entry.map_err(Error::io(dir, "list"))?.path();
-        let weights = path.extension().is_some_and(|e| e == "safetensors") && !path.ends_with(RESUME);
+        let known = path.ends_with(RESUME) || path.ends_with(sensitivity::FILE);
+        let weights = path.extension().is_some_and(|e| e == "safetensors") && !known;
         if weights && path.is_file() {
             others.push(path);
         }
@@ -221,6 +224,7 @@ mod tests {
         std::fs::remove_file(dir.join(TOKENIZER)).unwrap();
         std::fs::rename(dir.join(WEIGHTS), dir.join("weights.safetensors")).unwrap();
         std::fs::write(dir.join(RESUME), b"not looked at").unwrap();
+        std::fs::write(dir.join(sensitivity::FILE), b"not looked at").unwrap();
         assert_eq!(read(dir).unwrap().tokenizer, None);
         std::fs::write(dir.join("other.safetensors"), b"").unwrap();
         let error = message(read(dir));

@@ -90,8 +90,7 @@ mod tests {
         // The least distance of two paths by the states they have reached.
         let mut least = [[f64::INFINITY; STATES]; STATES];
         let mut met = f64::INFINITY;
-        for state in 0..STATES {
-            let [a, b] = NEXT[state].map(usize::from);
+        for [a, b] in NEXT.map(|next| next.map(usize::from)) {
             least[a][b] = distance(0, 2);
         }
         for _ in 0..4 * STATES {

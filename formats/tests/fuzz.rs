@@ -12,7 +12,8 @@ use sixpack_formats::artifact::{self, Contents, Provenance};
 use sixpack_formats::dataset::{HashesEntry, Manifest, ShardEntry};
 use sixpack_formats::state_dict::{self, Array, Metadata, StateDict};
 use sixpack_formats::{
-    Artifact, Codec, Digest, Model, ModelConfig, QuantClass, QuantizedMatrix, Score, TensorData, shard,
+    Artifact, Codec, Digest, Model, ModelConfig, QuantClass, QuantizedMatrix, Score, Sensitivity, TensorData,
+    sensitivity, shard,
 };
 
 const CASES: u32 = 100_000;
@@ -242,6 +243,14 @@ fn state_dicts() {
             Err(_) => false,
         }
     });
+}
+
+#[test]
+fn sensitivities() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = sensitivity::path(folder.path());
+    sensitivity::write(&path, &Sensitivity::zeros(&config(), 64, Digest::of(b"weights"))).unwrap();
+    fuzz(&[std::fs::read(path).unwrap()], |bytes| sensitivity::parse(&bytes, &config()).is_ok());
 }
 
 #[test]
