@@ -8,6 +8,7 @@
 
 pub mod count;
 pub mod cpu;
+pub mod divergence;
 mod error;
 pub mod generate;
 pub mod metric;

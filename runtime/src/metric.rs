@@ -117,6 +117,15 @@ where
     Ok(ledger.close(options, clock.seconds()))
 }
 
+/// Where the consecutive windows of a text start whose every position has a next token.
+pub(crate) fn plain_starts(tokens: &[u16], vocab: usize, options: &Options) -> Result<Vec<usize>> {
+    if let Some(index) = tokens.iter().position(|&id| usize::from(id) >= vocab) {
+        return Err(Error::Token { index, id: u32::from(tokens[index]), vocab });
+    }
+    let windows = windows(tokens.len().saturating_sub(1), &Options { stride: None, ..*options })?;
+    Ok(windows.into_iter().map(|w| w.start).collect())
+}
+
 /// Inputs `start .. start + len`; the targets of positions `first ..` are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
