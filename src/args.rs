@@ -1,6 +1,7 @@
 //! What was typed. What it means is worked out by each verb, once, before it does anything.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -27,6 +28,8 @@ pub(crate) enum Verb {
     Train(Train),
     /// Quantise and pack a checkpoint, then score what was packed
     Compress(Compress),
+    /// Bytes against bits per byte over checkpoints, schemes, codecs and sizes: CSV, JSON and a picture
+    Sweep(Sweep),
     /// Bits per byte of a model on text or token shards
     Eval(Eval),
     /// Generate text
@@ -161,6 +164,9 @@ pub(crate) struct Compress {
     /// Calibrate on at most this many tokens
     #[arg(long, value_name = "N", default_value_t = 393_216, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) calibration_tokens: u64,
+    /// Write a page about the result: bytes, errors, predictions, provenance
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
@@ -168,6 +174,84 @@ pub(crate) struct Compress {
     pub(crate) windows: Windows,
     #[command(flatten)]
     pub(crate) machine: Machine,
+}
+
+/// `sweep`.
+#[derive(Debug, Args)]
+pub(crate) struct Sweep {
+    /// Checkpoint folders to compress
+    #[arg(long, value_name = "DIR", num_args = 1.., required_unless_present = "weight_decays")]
+    pub(crate) checkpoints: Vec<PathBuf>,
+    /// Train a checkpoint for each of these weight decays of the matrices, in the folder of --out
+    #[arg(long, value_name = "X,…", value_delimiter = ',', conflicts_with = "checkpoints", value_parser = not_negative)]
+    pub(crate) weight_decays: Vec<f64>,
+    /// Recipe of those trainings: a file, or the name of a built-in one (record, small)
+    #[arg(long, value_name = "FILE|NAME", default_value = "small")]
+    pub(crate) recipe: String,
+    /// Change one value of the recipe, e.g. --set budget.minutes=20
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Token shards: training and calibration take training tokens, never validation tokens
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) data: PathBuf,
+    /// What is scored (default: the validation split beside --data)
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) eval_data: Option<PathBuf>,
+    /// Folder for points.json, points.csv, tradeoff.svg and the checkpoints that are trained
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Quantisation schemes (default: all)
+    #[arg(long, value_enum, value_name = "S,…", value_delimiter = ',')]
+    pub(crate) schemes: Vec<SchemeName>,
+    /// Codecs of the streams
+    #[arg(long, value_enum, value_name = "C,…", value_delimiter = ',', default_value = "brotli")]
+    pub(crate) codecs: Vec<CodecName>,
+    /// Numbers of matrices in int6, for the scheme that has int5 and int6 (default: none, half, all)
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub(crate) int6_layers: Vec<usize>,
+    /// Sizes as bits for each parameter, all of the file counted
+    #[arg(long, value_name = "X,…", value_delimiter = ',', value_parser = positive)]
+    pub(crate) bits: Vec<f64>,
+    /// Sizes in bytes
+    #[arg(long, value_name = "B,…", value_delimiter = ',')]
+    pub(crate) target_bytes: Vec<u64>,
+    /// Calibrate on at most this many tokens
+    #[arg(long, value_name = "N", default_value_t = 393_216, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) calibration_tokens: u64,
+    /// Draw a line at this many bytes
+    #[arg(long, value_name = "B")]
+    pub(crate) budget: Option<u64>,
+    /// Draw a point of others, as BYTES,BPB,LABEL
+    #[arg(long = "reference", value_name = "BYTES,BPB,LABEL")]
+    pub(crate) references: Vec<Reference>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) windows: Windows,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// A point that others measured.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reference {
+    pub(crate) bytes: u64,
+    pub(crate) bits_per_byte: f64,
+    pub(crate) label: String,
+}
+
+impl FromStr for Reference {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fail = || format!("expected BYTES,BPB,LABEL, found {text:?}");
+        let mut parts = text.splitn(3, ',');
+        let mut next = || parts.next().map(str::trim).ok_or_else(fail);
+        let (bytes, bpb, label) = (next()?, next()?, next()?.to_owned());
+        let bits_per_byte = bpb.parse().ok().filter(|b: &f64| b.is_finite()).ok_or_else(fail)?;
+        Ok(Self { bytes: bytes.parse().map_err(|_| fail())?, bits_per_byte, label })
+    }
 }
 
 /// `eval`.
@@ -300,5 +384,12 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x > 0.0 && x.is_finite() => Ok(x),
         _ => Err("expected a number above 0".into()),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x >= 0.0 && x.is_finite() => Ok(x),
+        _ => Err("expected a number of at least 0".into()),
     }
 }

@@ -5,7 +5,9 @@ mod args;
 mod data;
 mod loaded;
 mod misuse;
+mod plot;
 mod progress;
+mod report;
 mod say;
 mod table;
 mod verbs;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         Verb::Tokenize(args) => verbs::tokenize::run(args),
         Verb::Train(args) => verbs::train::run(args),
         Verb::Compress(args) => verbs::compress::run(args),
+        Verb::Sweep(args) => verbs::sweep::run(args),
         Verb::Eval(args) => verbs::eval::run(args),
         Verb::Run(args) => verbs::run::run(args),
         Verb::Inspect(args) => verbs::inspect::run(args),

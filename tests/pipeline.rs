@@ -1,103 +1,12 @@
 //! The whole life of a model through the program, on real text: this project's own source.
 
-use std::path::{Path, PathBuf};
+mod work;
 
-use assert_cmd::Command;
+use std::path::Path;
+
 use serde_json::Value;
 
-const RECIPE: &str = r#"
-name = "test"
-seed = 7
-[model]
-preset = "small"
-vocab_size = 512
-num_layers = 2
-xsa_last_n = 2
-ve_layers = [1]
-recur_layers = [1]
-train_seq_len = 64
-eval_seq_len = 64
-[batch]
-tokens_per_step = 512
-micro_batch = 4
-[budget]
-steps = 12
-[schedule]
-recurrence = { step = 6 }
-[run]
-log_steps = 1
-"#;
-
-struct Work {
-    dir: tempfile::TempDir,
-}
-
-impl Work {
-    fn new() -> Self {
-        let work = Self { dir: tempfile::tempdir().expect("folder") };
-        std::fs::write(work.at("recipe.toml"), RECIPE).expect("recipe");
-        work
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs the program in the folder; words are split at spaces.
-    fn run(&self, line: &str) -> Output {
-        self.args(&line.split(' ').collect::<Vec<_>>())
-    }
-
-    fn args(&self, args: &[&str]) -> Output {
-        let mut command = Command::cargo_bin("sixpack").expect("the program");
-        let output = command.current_dir(self.dir.path()).args(args).output().expect("it runs");
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
-        Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
-    }
-
-    /// Tokenizer, shards and a trained checkpoint.
-    fn trained() -> Self {
-        let work = Self::new();
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("formats/src");
-        let sources = sources.to_str().expect("UTF-8");
-        work.run(&format!("tokenizer train {sources} --vocab-size 512 --out tokenizer.model")).ok();
-        work.run(&format!("tokenize {sources} --tokenizer tokenizer.model --val-every 10 --out shards")).ok();
-        work.run("train --recipe recipe.toml --data shards --out checkpoint --threads 2").ok();
-        work
-    }
-}
-
-#[derive(Debug)]
-struct Output {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Output {
-    #[track_caller]
-    fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self
-    }
-
-    #[track_caller]
-    fn fails(self, code: i32, message: &str) -> Self {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.stderr.contains(message), "expected `{message}`: {self:?}");
-        self
-    }
-
-    #[track_caller]
-    fn json(self) -> Value {
-        serde_json::from_str(&self.ok().stdout).expect("one JSON object")
-    }
-}
-
-#[track_caller]
-fn number(value: &Value, path: &str) -> f64 {
-    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path} in {value}"))
-}
+use work::{Work, number};
 
 #[test]
 fn text_to_a_scored_artifact_that_speaks() {

@@ -104,6 +104,14 @@ pub enum Error {
         /// The system's message, if it was asked.
         source: Option<rayon::ThreadPoolBuildError>,
     },
+    /// A file of measured points that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Points {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The model could not be run.
     #[error(transparent)]
     Run(#[from] sixpack_runtime::Error),

@@ -19,6 +19,7 @@ mod quantize;
 pub mod report;
 pub mod round;
 pub mod scheme;
+pub mod sweep;
 pub mod yardstick;
 
 pub use compress::{Compressed, Options, Progress, compress, compress_with, pack};

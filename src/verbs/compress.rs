@@ -17,6 +17,7 @@ use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
 use crate::progress::Progress;
+use crate::report;
 use crate::say::say;
 use crate::table::{render, thousands};
 use crate::verbs::eval::{self, as_score};
@@ -33,6 +34,7 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
     // What would fail after the work fails before it.
     eval::options(&args.windows, float.model.config.eval_seq_len)?;
     partial(&args.out)?;
+    args.report.as_deref().map(report::check).transpose()?;
     let calibration_tokens = args.calibration_tokens as usize;
     let calibration = data::for_calibration(&args.data, &float, calibration_tokens)?;
     let scored_on = match &args.eval_data {
@@ -55,6 +57,9 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
         threads: args.machine.threads(),
     };
     let outcome = job.run(&float, &calibration, &scored_on)?;
+    if let Some(path) = &args.report {
+        report::write(path, &job, &outcome, &float, &scored_on)?;
+    }
     if args.json {
         say!("{}", serde_json::to_string(&Json::new(&outcome))?);
     } else {
@@ -87,13 +92,7 @@ pub(crate) struct Outcome {
 impl Job<'_> {
     /// Packs the model, reads the file back from disk, scores it, and writes the score into it.
     pub(crate) fn run(&self, float: &Loaded, calibration: &Tokens, scored_on: &Tokens) -> Result<Outcome> {
-        let seq_len = float.model.config.train_seq_len;
-        let text = Calibration {
-            tokens: &calibration.tokens,
-            seq_len,
-            batches: self.calibration_tokens.div_ceil(seq_len * BATCH_SEQUENCES),
-            sequences: BATCH_SEQUENCES,
-        };
+        let text = calibration_text(float, calibration, self.calibration_tokens);
         let provenance = self.provenance(calibration, scored_on)?;
         let options = Options {
             scheme: self.scheme,
@@ -125,7 +124,7 @@ impl Job<'_> {
         })
     }
 
-    fn provenance(&self, calibration: &Tokens, scored_on: &Tokens) -> Result<Provenance> {
+    pub(crate) fn provenance(&self, calibration: &Tokens, scored_on: &Tokens) -> Result<Provenance> {
         // A checkpoint of another program has no recipe, and its weights may be no safetensors file.
         let weights = checkpoint::weights_file(self.checkpoint).ok();
         let metadata = match &weights {
@@ -151,6 +150,13 @@ impl Job<'_> {
             notes: BTreeMap::from([("scheme".to_owned(), self.scheme.name().to_owned())]),
         })
     }
+}
+
+/// At most `want` of these tokens, as sequences of the length the model was trained on.
+pub(crate) fn calibration_text<'a>(float: &Loaded, calibration: &'a Tokens, want: usize) -> Calibration<'a> {
+    let seq_len = float.model.config.train_seq_len;
+    let batches = want.div_ceil(seq_len * BATCH_SEQUENCES);
+    Calibration { tokens: &calibration.tokens, seq_len, batches, sequences: BATCH_SEQUENCES }
 }
 
 /// The name of an artifact that is not scored yet, beside the one it will have.

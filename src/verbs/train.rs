@@ -2,8 +2,8 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
         validate_every: args.validate_every,
         threads: args.machine.threads(),
         json: args.json,
+        lines_to_stderr: false,
     };
     let stopped = run.train()?;
     if stopped {
@@ -58,6 +59,8 @@ pub(crate) struct Run<'a> {
     pub(crate) validate_every: u64,
     pub(crate) threads: usize,
     pub(crate) json: bool,
+    /// For a verb whose standard output is something else.
+    pub(crate) lines_to_stderr: bool,
 }
 
 impl Run<'_> {
@@ -101,7 +104,7 @@ impl Run<'_> {
         };
         let mut trainer =
             if self.resume { Trainer::resume(self.recipe, setup)? } else { Trainer::new(self.recipe, setup)? };
-        let mut log = Log::create(self.out, self.resume, self.json)?;
+        let mut log = Log { lines_to_stderr: self.lines_to_stderr, ..Log::create(self.out, self.resume, self.json)? };
         let mut failed = None;
         TRAINING.store(true, Ordering::Relaxed);
         let done = trainer.run(&mut |event| {
@@ -122,8 +125,14 @@ impl Run<'_> {
 /// Whether a run is under way that a signal should end with a checkpoint; else a signal ends the program.
 static TRAINING: AtomicBool = AtomicBool::new(false);
 
-/// A flag that Ctrl-C and a request to terminate set: the run then writes a checkpoint and ends.
+/// A flag that Ctrl-C and a request to terminate set: the run then writes a checkpoint and ends. It is one flag for
+/// all runs of the program, as signals have one handler.
 fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+    let mut known = STOP.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(stop) = &*known {
+        return Ok(Arc::clone(stop));
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -134,6 +143,7 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
         eprintln!("stopping after this step, with a checkpoint");
     })
     .context("cannot listen for Ctrl-C")?;
+    *known = Some(Arc::clone(&stop));
     Ok(stop)
 }
 
@@ -156,6 +166,7 @@ fn exact_bytes(model: &Model, threads: usize) -> Option<u64> {
 struct Log {
     file: std::fs::File,
     json: bool,
+    lines_to_stderr: bool,
     bar: ProgressBar,
     stopped: bool,
 }
@@ -169,7 +180,8 @@ impl Log {
         let file = options.open(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let style = ProgressStyle::with_template("{bar:32} {percent:>3}%  {msg}").expect("the template is a constant");
         // Hidden where there is no terminal.
-        Ok(Self { file, json, bar: ProgressBar::new(1000).with_style(style), stopped: false })
+        let bar = ProgressBar::new(1000).with_style(style);
+        Ok(Self { file, json, lines_to_stderr: false, bar, stopped: false })
     }
 
     fn write(&mut self, event: &Event) -> Result<()> {
@@ -208,13 +220,13 @@ impl Log {
             }
             Event::End { step, tokens, elapsed, .. } => {
                 self.bar.finish_and_clear();
-                say!("{step} steps, {} tokens in {elapsed:.0} s", thousands(*tokens));
+                self.line(&format!("{step} steps, {} tokens in {elapsed:.0} s", thousands(*tokens)));
             }
         }
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| say!("{text}"));
+        self.bar.suspend(|| if self.lines_to_stderr { eprintln!("{text}") } else { say!("{text}") });
     }
 }
 

@@ -91,6 +91,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         validate_every: 0,
         threads,
         json: false,
+        lines_to_stderr: false,
     };
     if training.train()? {
         say!("stopped; the checkpoint so far is in {}", paths.checkpoint.display());
