@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Compress(Compress),
     /// Bytes against bits per byte over checkpoints, schemes, codecs and sizes: CSV, JSON and a picture
     Sweep(Sweep),
+    /// Measure how much the loss minds an error in each output of each layer, for `compress`
+    Sensitivity(Sensitivity),
     /// Bits per byte of a model on text or token shards
     Eval(Eval),
     /// Generate text
@@ -252,6 +254,31 @@ impl FromStr for Reference {
         let bits_per_byte = bpb.parse().ok().filter(|b: &f64| b.is_finite()).ok_or_else(fail)?;
         Ok(Self { bytes: bytes.parse().map_err(|_| fail())?, bits_per_byte, label })
     }
+}
+
+/// `sensitivity`.
+#[derive(Debug, Args)]
+pub(crate) struct Sensitivity {
+    /// Checkpoint folder, which gets sensitivity.safetensors
+    #[arg(value_name = "CKPT")]
+    pub(crate) checkpoint: PathBuf,
+    /// Token shards: training tokens, never validation tokens
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) data: PathBuf,
+    /// Run at most this many tokens
+    #[arg(long, value_name = "N", default_value_t = crate::verbs::sensitivity::TOKENS as u64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) tokens: u64,
+    /// Tokens of a sequence (default: the model's train_seq_len)
+    #[arg(long, value_name = "L", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seq_len: Option<u32>,
+    /// Seed of the targets, which are drawn from the model
+    #[arg(long, default_value_t = crate::verbs::sensitivity::SEED)]
+    pub(crate) seed: u64,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 /// `eval`.

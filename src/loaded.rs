@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use sixpack_formats::artifact::{Artifact, Ledger, Provenance};
 use sixpack_formats::tokenizer::Tokenizer;
-use sixpack_formats::{Model, Score, checkpoint};
+use sixpack_formats::{Digest, Model, Score, checkpoint};
 
 /// A model from disk.
 pub(crate) struct Loaded {
@@ -50,6 +50,14 @@ pub(crate) fn read_checkpoint(dir: &Path) -> Result<Model> {
     match pytorch_file(dir) {
         Some(weights) => Ok(sixpack_train::pytorch::read_checkpoint(dir, &weights)?),
         None => Ok(checkpoint::read(dir)?),
+    }
+}
+
+/// The hash of a checkpoint folder's weights, whichever file they are in.
+pub(crate) fn hash(dir: &Path) -> Result<Digest> {
+    match pytorch_file(dir) {
+        Some(weights) => Ok(Digest::of_file(weights)?),
+        None => Ok(checkpoint::hash(dir)?),
     }
 }
 

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Verb::Train(args) => verbs::train::run(args),
         Verb::Compress(args) => verbs::compress::run(args),
         Verb::Sweep(args) => verbs::sweep::run(args),
+        Verb::Sensitivity(args) => verbs::sensitivity::run(args),
         Verb::Eval(args) => verbs::eval::run(args),
         Verb::Run(args) => verbs::run::run(args),
         Verb::Inspect(args) => verbs::inspect::run(args),

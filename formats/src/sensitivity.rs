@@ -39,7 +39,8 @@ pub struct Sensitivity {
 /// Squared gradients at the rows that were looked up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lookup {
-    /// By row: summed over the tokens that took it, mean over columns, per token run. `[rows]`
+    /// By row: its share of all lookups times the mean square over columns and the tokens that took it. Above 0 for rows
+    /// that were never taken too. `[rows]`
     pub rows: Vec<f32>,
     /// By column: mean over tokens. `[cols]`
     pub columns: Vec<f32>,

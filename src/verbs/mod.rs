@@ -6,6 +6,7 @@ pub(crate) mod inspect;
 pub(crate) mod quickstart;
 pub(crate) mod recipe;
 pub(crate) mod run;
+pub(crate) mod sensitivity;
 pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod tokenizer;

@@ -1,7 +1,7 @@
 //! The CPU engine: the runtime's one `forward` over candle tensors, and gradients by the backward of each candle op,
 //! called in reverse by a tape of ours (why: `tape.rs`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor, TensorId, bail};
@@ -36,6 +36,8 @@ pub struct CandleOps {
     /// Length of the sequences of the batch that was embedded last: shorter activations are its last positions.
     len: usize,
     rotation: Option<Arc<Rotation>>,
+    /// Matrices whose gradients are not wanted.
+    frozen: Arc<BTreeSet<sixpack_formats::TensorId>>,
 }
 
 impl CandleOps {
@@ -44,12 +46,28 @@ impl CandleOps {
         Self { tape: Tape::recording(), ..Self::default() }
     }
 
+    /// [`CandleOps::recording`], without the gradients of these matrices by products (lookups have theirs); only where
+    /// no fused operation runs.
+    pub(crate) fn recording_without(frozen: &Arc<BTreeSet<sixpack_formats::TensorId>>) -> Self {
+        Self { frozen: Arc::clone(frozen), ..Self::recording() }
+    }
+
     /// Gradients of the leaves (the weights), by [`Tensor::id`], given the gradient of `output`.
     ///
     /// # Errors
     /// If this interpreter was not [recording](Self::recording), or shapes do not agree.
     pub fn backward(self, output: &Tensor, gradient: Tensor) -> candle_core::Result<HashMap<TensorId, Tensor>> {
         self.tape.backward(output, gradient)
+    }
+
+    /// [`CandleOps::backward`]; `see` is told the gradient of each operation's result, by [`Tensor::id`].
+    pub(crate) fn backward_watched(
+        self,
+        output: &Tensor,
+        gradient: Tensor,
+        see: &mut dyn FnMut(TensorId, &Tensor) -> candle_core::Result<()>,
+    ) -> candle_core::Result<HashMap<TensorId, Tensor>> {
+        self.tape.backward_watched(output, gradient, see)
     }
 
     fn rotation(&mut self, rope: Rope) -> Arc<Rotation> {
@@ -81,8 +99,8 @@ impl Ops for CandleOps {
         self.tape.three(weights, x, x0, Mix)
     }
 
-    fn linear(&mut self, _: Site, w: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.tape.two(x, w, Linear)
+    fn linear(&mut self, site: Site, w: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.tape.two(x, w, Linear { train: !self.frozen.contains(&site.tensor()) })
     }
 
     fn head_norm_rope(
@@ -297,7 +315,7 @@ impl CpuEngine {
     }
 }
 
-fn tensor(params: &Params, spec: &TensorSpec) -> Result<Tensor> {
+pub(crate) fn tensor(params: &Params, spec: &TensorSpec) -> Result<Tensor> {
     let data = params.get(&spec.id).ok_or_else(|| Error::MissingTensor(spec.name()))?;
     Ok(Tensor::from_slice(data, spec.shape.as_slice(), &Device::Cpu)?)
 }

@@ -16,6 +16,7 @@ pub mod pytorch;
 pub mod recipe;
 mod resume;
 pub mod schedule;
+pub mod sensitivity;
 mod tape;
 pub mod trainer;
 mod vector;

@@ -63,10 +63,21 @@ impl Tape {
     /// Gradients of every tensor that `output` was computed from and that no recorded call made: the leaves.
     /// `gradient` is that of `output`. Memory is given back as the tape is gone through.
     pub(crate) fn backward(self, output: &Tensor, gradient: Tensor) -> Result<HashMap<TensorId, Tensor>> {
+        self.backward_watched(output, gradient, &mut |_, _| Ok(()))
+    }
+
+    /// [`Tape::backward`]; `see` is told the gradient of each result, by its tensor's id, once it is complete.
+    pub(crate) fn backward_watched(
+        self,
+        output: &Tensor,
+        gradient: Tensor,
+        see: &mut dyn FnMut(TensorId, &Tensor) -> Result<()>,
+    ) -> Result<HashMap<TensorId, Tensor>> {
         let Some(mut calls) = self.calls else { bail!("backward of operations that were not recorded") };
         let mut gradients = HashMap::from([(output.id(), gradient)]);
         while let Some((call, result)) = calls.pop() {
             let Some(g) = gradients.remove(&result.id()) else { continue };
+            see(result.id(), &g)?;
             match call {
                 Call::One(op, x) => accumulate(&mut gradients, &x, op.bwd(&x, &result, &g)?)?,
                 Call::Two(op, [a, b]) => {

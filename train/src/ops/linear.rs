@@ -6,7 +6,10 @@ use super::{Values, channels, gradient, result, values};
 use crate::matrix::{Mat, product};
 
 /// A linear layer without bias; arguments are `x [B, T, in]` and `W [out, in]`. No transpose is ever made.
-pub(crate) struct Linear;
+pub(crate) struct Linear {
+    /// Whether the gradient of `W` is wanted: a third of the arithmetic.
+    pub(crate) train: bool,
+}
 
 impl CustomOp2 for Linear {
     fn name(&self) -> &'static str {
@@ -38,6 +41,9 @@ impl CustomOp2 for Linear {
         let rows = wv.len() / cols;
         let g = Mat::new(&g, tokens, rows);
         let dx = product(g, Mat::new(&wv, rows, cols));
+        if !self.train {
+            return Ok((gradient(dx, x)?, None));
+        }
         let dw = product(g.t(), Mat::new(&xv, tokens, cols));
         Ok((gradient(dx, x)?, gradient(dw, w)?))
     }
