@@ -19,7 +19,7 @@ pub struct QuantizedMatrix {
     pub scales: Vec<f16>,
     /// Factors of the steps `[cols]`; empty where they are all 1.
     pub columns: Vec<f16>,
-    /// Whether the codes of each row, taken by ascending column factor, are a path of the [`trellis`](crate::trellis).
+    /// Whether the codes of each row are a path of the [`trellis`](crate::trellis).
     /// It says how they can be coded, not what they mean.
     pub trellis: bool,
 }
@@ -56,13 +56,9 @@ impl QuantizedMatrix {
         Ok(Self { columns, ..self })
     }
 
-    /// The columns by ascending factor, equal ones in their own order: the order that trellis and coder go by.
+    /// The order in which trellis and coder take the columns: their own.
     pub fn column_order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.cols).collect();
-        if !self.columns.is_empty() {
-            order.sort_by(|&a, &b| self.columns[a].total_cmp(&self.columns[b]));
-        }
-        order
+        (0..self.cols).collect()
     }
 
     /// Nominal bits of a code: 6 for `q_max` 31.

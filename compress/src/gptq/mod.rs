@@ -6,6 +6,7 @@
 
 mod prepared;
 mod scalar;
+mod trellis;
 
 use half::f16;
 use sixpack_formats::QuantizedMatrix;
@@ -36,7 +37,8 @@ pub struct Grid {
     pub scales: Vec<f16>,
     /// Factors of the columns, `[cols]`, or none where all are 1.
     pub columns: Vec<f16>,
-    /// Whether the codes of each row are to be a path of the trellis.
+    /// Whether the codes of each row are to be a path of the trellis: nearly the error of steps half as wide, for the
+    /// bits of steps twice as wide.
     pub trellis: bool,
     /// How much a bit is to weigh against error when a code is chosen, in units of what it weighs when steps are
     /// chosen: 0 takes the code of least error, 1 treats both choices alike.
@@ -68,7 +70,8 @@ pub fn quantize(w: &Matrix<'_>, hessian: &[f32], scheme: Scheme, q_max: u8) -> R
 /// Inputs that are always 0 get the code 0, as do rows and columns whose step is 0.
 ///
 /// # Panics
-/// If the columns of Hessian and matrix or the lengths of the grid's steps differ.
+/// If the columns of Hessian and matrix or the lengths of the grid's steps differ, or for a trellis if the order is not
+/// [`Order::Natural`] or `q_max` below 2.
 pub fn quantize_to(w: &Matrix<'_>, hessian: &Prepared, grid: &Grid) -> QuantizedMatrix {
     assert_eq!(hessian.cols(), w.cols(), "columns of a hessian and of `{}`", w.name());
     assert_eq!(grid.scales.len(), w.rows(), "steps of the rows of `{}`", w.name());
@@ -80,7 +83,19 @@ pub fn quantize_to(w: &Matrix<'_>, hessian: &Prepared, grid: &Grid) -> Quantized
         *step = 1.0;
         row.fill(0.0);
     }
-    let codes = scalar::quantize_columns(arranged, &hessian.factor(&factors), &steps, grid.q_max);
+    let factor = hessian.factor(&factors);
+    let codes = if grid.trellis {
+        assert!(
+            hessian.is_natural() && grid.q_max >= 2,
+            "a trellis takes columns as they stand, and codes of at least ±2"
+        );
+        for (step, row) in steps.iter().zip(arranged.chunks_exact_mut(w.cols())) {
+            row.iter_mut().for_each(|x| *x /= step);
+        }
+        trellis::quantize_columns(arranged, &factor, w.cols(), grid.q_max)
+    } else {
+        scalar::quantize_columns(arranged, &factor, &steps, grid.q_max)
+    };
     QuantizedMatrix {
         rows: w.rows(),
         cols: w.cols(),
@@ -88,6 +103,6 @@ pub fn quantize_to(w: &Matrix<'_>, hessian: &Prepared, grid: &Grid) -> Quantized
         codes: hessian.restore(&codes),
         scales: grid.scales.clone(),
         columns: grid.columns.clone(),
-        trellis: false,
+        trellis: grid.trellis,
     }
 }

@@ -7,12 +7,13 @@ use crate::factor::inverse_upper;
 const DAMPING: f64 = 0.01;
 
 /// In which order columns are rounded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// By descending diagonal of the Hessian, equal ones in their own order: the reference's.
     Activation,
-    /// `Given(columns)`: `columns[k]` is the column rounded as the `k`th. A permutation of all of them.
-    Given(Vec<usize>),
+    /// As they stand in the matrix. It costs nothing where steps follow [`Prepared::noise`], as the product of all
+    /// `d_j` is the same in every order, and a decoder needs no more to follow the trellis.
+    Natural,
 }
 
 /// A Hessian damped, ordered and factored. It can be shared: by the query, key and value matrix, by all tries of a
@@ -32,7 +33,7 @@ impl Prepared {
     /// definite after damping.
     ///
     /// # Panics
-    /// If the Hessian has another size, or a given order is no permutation.
+    /// If the Hessian has another size.
     pub fn new(hessian: &[f32], cols: usize, order: Order) -> Option<Self> {
         assert_eq!(hessian.len(), cols * cols, "entries of a hessian of {cols} columns");
         let raw = hessian.iter().step_by(cols + 1);
@@ -46,12 +47,7 @@ impl Prepared {
                 columns.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
                 columns
             }
-            Order::Given(columns) => {
-                let mut seen = vec![false; cols];
-                columns.iter().for_each(|&j| seen[j] = true);
-                assert!(columns.len() == cols && !seen.contains(&false), "an order is a permutation of the columns");
-                columns
-            }
+            Order::Natural => (0..cols).collect(),
         };
         let entry = |i: usize, j: usize| if i == j { diagonal[i] } else { f64::from(hessian[i * cols + j]) };
         let rows = columns.iter().flat_map(|&i| columns.iter().map(move |&j| entry(i, j)));
@@ -64,9 +60,9 @@ impl Prepared {
         self.columns.len()
     }
 
-    /// The columns in the order of rounding.
-    pub fn order(&self) -> &[usize] {
-        &self.columns
+    /// Whether columns are rounded as they stand in the matrix.
+    pub(super) fn is_natural(&self) -> bool {
+        self.columns.is_sorted()
     }
 
     /// `d_j = U[j, j]` in the order of the matrix's columns, `[cols]`: when column `j` is rounded with the step `s`,
@@ -128,16 +124,10 @@ mod tests {
     fn noise_is_by_column_whatever_the_order() {
         // Uncorrelated inputs: d_j = 1 / sqrt(H[j, j]), up to the damping.
         let h = [4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 16.0];
-        for order in [Order::Activation, Order::Given(vec![0, 2, 1]), Order::Given(vec![1, 0, 2])] {
+        for order in [Order::Activation, Order::Natural] {
             let noise = Prepared::new(&h, 3, order).unwrap().noise();
             let expected = [0.5, 0.5, 0.25];
             assert!(noise.iter().zip(expected).all(|(a, b)| (a / b - 1.0).abs() < 0.02), "{noise:?}");
         }
-    }
-
-    #[test]
-    #[should_panic(expected = "permutation")]
-    fn an_order_that_repeats_a_column_is_refused() {
-        Prepared::new(&[1.0, 0.0, 0.0, 1.0], 2, Order::Given(vec![1, 1]));
     }
 }

@@ -11,8 +11,8 @@
 //!    bits, lowest bit first. They meet; bits that fill up the last byte are 0.
 //!
 //! The model. Shape, row scales, column factors, `q_max` and the trellis flag are known. Codes are taken line by line:
-//! rows from the first to the last, or columns when transposed; columns go by [`QuantizedMatrix::column_order`] where the
-//! codes are paths of the trellis, and then its index is coded instead of the code. A code is seen as one of a Gaussian
+//! rows from the first to the last, or columns when transposed. Where the codes are paths of the
+//! trellis, its index is coded instead of the code. A code is seen as one of a Gaussian
 //! on a grid with σ = typical weight / (row scale · column factor) · (factor of its row) · (factor of its column). Both
 //! factors start at 1 and follow what is coded, by the score of each symbol ([`scale`]). σ in sixteenths of an octave
 //! chooses the distribution of the magnitude: the Gaussian's ([`shape`]), put right by counts ([`tables`]). Magnitudes
@@ -83,7 +83,7 @@ fn encode_as(matrix: &QuantizedMatrix, name: &str, head: &Head) -> Result<Vec<u8
         let expected = "codes that are a path of the trellis in each row".into();
         Error::Tensor { name: name.into(), expected, found: format!("another code at row {row}, column {column}") }
     };
-    pass(&mut writer, matrix, &walk, head, &mut codes).map_err(wrong)?;
+    pass(&mut writer, matrix, head, &mut codes).map_err(wrong)?;
     Ok(writer.0.finish(&head.to_bytes()))
 }
 
@@ -108,7 +108,7 @@ pub fn decode(coded: &[u8], frame: QuantizedMatrix, stream: &str) -> Result<Quan
     let walk = Walk::new(&frame, head.transposed);
     let mut reader = Reader(Decoder::new(body).map_err(fail)?);
     let mut codes = vec![0; n];
-    let passed = pass(&mut reader, &frame, &walk, &head, &mut codes);
+    let passed = pass(&mut reader, &frame, &head, &mut codes);
     passed.map_err(|at| fail(format!("a code beyond ± its most at {at}")))?;
     reader.0.check().map_err(fail)?;
     if let Some(code) = codes.iter().find(|code| code.unsigned_abs() > frame.q_max) {
@@ -119,33 +119,29 @@ pub fn decode(coded: &[u8], frame: QuantizedMatrix, stream: &str) -> Result<Quan
 }
 
 /// The order in which codes are taken: by lines, and places within a line.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Walk {
     transposed: bool,
     rows: usize,
     columns: usize,
-    /// The columns in the order they are taken; none where that is their own.
-    order: Vec<usize>,
 }
 
 impl Walk {
     fn new(matrix: &QuantizedMatrix, transposed: bool) -> Self {
-        let order = if matrix.trellis { matrix.column_order() } else { Vec::new() };
-        Self { transposed, rows: matrix.rows, columns: matrix.cols, order }
+        Self { transposed, rows: matrix.rows, columns: matrix.cols }
     }
 
     /// Row and column of the code taken as number `at`.
     fn place(&self, at: usize) -> (usize, usize) {
-        let (row, column) = match self.transposed {
+        match self.transposed {
             true => (at % self.rows, at / self.rows),
             false => (at / self.columns, at % self.columns),
-        };
-        (row, self.order.get(column).copied().unwrap_or(column))
+        }
     }
 
     /// Row-major codes in the order they are taken.
     fn taken(&self, codes: &[i8]) -> Vec<i8> {
-        if !self.transposed && self.order.is_empty() {
+        if !self.transposed {
             return codes.to_vec();
         }
         let at = |(row, column)| codes[row * self.columns + column];
@@ -154,7 +150,7 @@ impl Walk {
 
     /// Undoes [`Walk::taken`].
     fn put_back(&self, taken: &[i8]) -> Vec<i8> {
-        if !self.transposed && self.order.is_empty() {
+        if !self.transposed {
             return taken.to_vec();
         }
         let mut codes = vec![0; taken.len()];
@@ -219,20 +215,11 @@ impl Channel for Reader<'_> {
 }
 
 /// Takes all codes through the channel. Fails with the number of a code that has no index or is out of every range.
-fn pass<C: Channel>(
-    channel: &mut C,
-    matrix: &QuantizedMatrix,
-    walk: &Walk,
-    head: &Head,
-    codes: &mut [i8],
-) -> Result<(), usize> {
+fn pass<C: Channel>(channel: &mut C, matrix: &QuantizedMatrix, head: &Head, codes: &mut [i8]) -> Result<(), usize> {
     let typical = i32::from(head.typical) << (shape::LOG_BITS - 8);
     let rows: Vec<i32> = matrix.scales.iter().map(|&s| -scale::log2(s)).collect();
     let column = |c: usize| matrix.columns.get(c).map_or(0, |&factor| -scale::log2(factor));
-    let columns: Vec<i32> = match walk.order.is_empty() {
-        true => (0..matrix.cols).map(column).collect(),
-        false => walk.order.iter().map(|&c| column(c)).collect(),
-    };
+    let columns: Vec<i32> = (0..matrix.cols).map(column).collect();
     let (lines, places, line_doubt, place_doubt) = match head.transposed {
         true => (&columns, &rows, head.columns, head.rows),
         false => (&rows, &columns, head.rows, head.columns),
