@@ -70,10 +70,11 @@ impl Bars {
         document((WIDTH, height), &self.title, &self.description, style, &out)
     }
 
-    /// The parts by name; where the picture ends.
+    /// The parts that are drawn, by name; where the picture ends.
     fn legend(&self, out: &mut String, top: f64) -> f64 {
         let (mut x, mut y) = (8.0, top);
-        for (i, name) in self.parts.iter().enumerate() {
+        let drawn = |i: usize| self.rows.iter().flat_map(|row| &row.parts).any(|p| p.0 == i && p.1 > 0.0);
+        for (i, name) in self.parts.iter().enumerate().filter(|&(i, _)| drawn(i)) {
             let wide = 36.0 + svg::width(name);
             if x > 8.0 && x + wide > WIDTH {
                 (x, y) = (8.0, y + 20.0);

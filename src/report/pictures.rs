@@ -83,7 +83,7 @@ pub(super) fn errors(tensors: &[TensorReport]) -> Bars {
         true => ("Error in the Hessian norm", "trace(E H Eᵀ)"),
         false => ("Squared error", "sum of squared errors"),
     };
-    let mut rows = rows(tensors, value, |v| format!("{v:.3}"));
+    let mut rows = rows(tensors, value, |v| if v < 1000.0 { format!("{v:.3}") } else { thousands(v.round() as u64) });
     rows.retain(|row| row.parts.iter().any(|p| p.1 > 0.0));
     Bars {
         title: title.into(),
