@@ -13,7 +13,7 @@ use sixpack_formats::{Digest, Model, QuantClass, Score, checkpoint, state_dict};
 use sixpack_runtime::count;
 use sixpack_runtime::metric::Evaluation;
 
-use super::plan::Combination;
+use super::plan::{Combination, has_widths};
 use crate::args;
 use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
@@ -125,7 +125,7 @@ impl<'a> Bench<'a> {
             name: self.name.clone(),
             weight_decay: self.weight_decay,
             parameters: self.parameters().0,
-            int6: Some(compressed.report.int6 as u64),
+            int6: has_widths(combination.scheme).then_some(compressed.report.int6 as u64),
             float,
             packed: as_score(packed.model.bytes, &evaluation),
             stderr: evaluation.stderr,

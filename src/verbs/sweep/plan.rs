@@ -111,7 +111,7 @@ impl Plan {
 }
 
 /// Whether a scheme's sizes are numbers of int6 matrices; the others have steps to choose instead.
-fn has_widths(scheme: Scheme) -> bool {
+pub(super) fn has_widths(scheme: Scheme) -> bool {
     scheme == Scheme::Reference
 }
 
