@@ -38,6 +38,8 @@ pub(crate) enum Verb {
     Run(Run),
     /// Configuration, tensors, bytes, provenance and score of a model
     Inspect(Inspect),
+    /// Sizes and speeds of codecs on a model's quantised weights
+    Codecs(Codecs),
     /// Training recipes
     #[command(subcommand)]
     Recipe(Recipe),
@@ -342,6 +344,77 @@ pub(crate) struct Inspect {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `codecs`.
+#[derive(Debug, Args)]
+pub(crate) struct Codecs {
+    /// Artifact, checkpoint folder (rounded to nearest), or safetensors file of codes `NAME.q` and scales `NAME.scale`
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Which tensors
+    #[arg(long, value_enum, default_value_t = ClassName::Matrices)]
+    pub(crate) class: ClassName,
+    /// Codecs or families of them, e.g. brotli-11,zstd (default: all)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) codec: Vec<String>,
+    /// How codes stand in bytes for codecs of bytes (default: all for brotli-11 and zstd-22, plain for the others)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) layout: Vec<LayoutName>,
+    /// Which tensors share a stream
+    #[arg(long, value_enum, default_value_t = StreamsName::Class)]
+    pub(crate) streams: StreamsName,
+    /// Measure each codec for at least so many seconds each way; the best run counts
+    #[arg(long, value_name = "S", default_value_t = 0.3, value_parser = positive)]
+    pub(crate) seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Tensors of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClassName {
+    /// Matrices of attention and MLP
+    Matrices,
+    /// Matrices of attention
+    Attention,
+    /// Matrices of the MLPs
+    Mlp,
+    /// Embeddings and the rest
+    Tables,
+    /// Everything that is quantised
+    All,
+}
+
+/// How codes stand in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutName {
+    /// A byte a code, row by row
+    Plain,
+    /// A byte a code, column by column
+    Transposed,
+    /// Codes at even places before those at odd places
+    Shuffled,
+    /// Bit planes: signs, then magnitudes from the highest bit on
+    Planes,
+    /// As many bits a code as it needs
+    Packed,
+    /// Two small codes in a byte
+    Pairs,
+    /// Every one of these
+    All,
+}
+
+/// Which tensors share a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamsName {
+    /// All of them, as the reference has it
+    One,
+    /// Those of a class, as an artifact has it: attention, MLP up, MLP down, tables
+    Class,
+    /// None
+    Tensor,
 }
 
 /// `recipe …`.

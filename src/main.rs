@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => verbs::eval::run(args),
         Verb::Run(args) => verbs::run::run(args),
         Verb::Inspect(args) => verbs::inspect::run(args),
+        Verb::Codecs(args) => verbs::codecs::run(args),
         Verb::Recipe(args) => verbs::recipe::run(args),
     };
     let written = say::failure().map_or(Ok(()), |e| Err(anyhow::Error::new(e).context("cannot write standard output")));

@@ -1,6 +1,7 @@
 //! The one error type of this crate.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -62,6 +63,38 @@ pub enum Error {
         expected: String,
         /// The name given.
         found: String,
+    },
+    /// A matrix that says its codes are paths of the trellis, and is not.
+    #[error("code {code} at [{row}, {col}] is not on the path of the trellis that its matrix claims to be")]
+    NotAPath {
+        /// Row of the code.
+        row: usize,
+        /// Column of the code.
+        col: usize,
+        /// The code.
+        code: i8,
+    },
+    /// A name that no codec has.
+    #[error("codec: expected one of {expected}, found `{found}`")]
+    UnknownCodec {
+        /// The names there are.
+        expected: String,
+        /// The name given.
+        found: String,
+    },
+    /// A file without quantised matrices.
+    #[error("{}: expected an artifact, or a safetensors file with codes `NAME.q` and scales `NAME.scale`", path.display())]
+    NoCodes {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A codec that does not give back what it was given.
+    #[error("codec `{codec}`: stream {stream} was decoded to other codes than were encoded")]
+    NotLossless {
+        /// The codec's name.
+        codec: String,
+        /// The number of the stream.
+        stream: usize,
     },
     /// There is nothing to calibrate on.
     #[error(

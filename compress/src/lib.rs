@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod budget;
+pub mod codecs;
 pub mod compress;
 pub mod distortion;
 pub mod error;

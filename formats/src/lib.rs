@@ -9,6 +9,7 @@ pub mod artifact;
 pub mod atomic;
 pub mod checkpoint;
 pub mod codec;
+pub mod codes;
 pub mod config;
 pub mod corpus;
 pub mod dataset;

@@ -140,7 +140,7 @@ fn canonical(name: &str) -> String {
 ///
 /// The crate's own function for whole files adds up sizes unchecked; its parser of the header alone does not, and with
 /// the check here every tensor lies within the data.
-fn parse(bytes: &[u8]) -> Result<(Header, &[u8])> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Header, &[u8])> {
     let fail = |offset: usize, expected: String, found: String| {
         Err(Error::Layout { what: "safetensors file", offset: offset as u64, expected, found })
     };

@@ -1,5 +1,6 @@
 //! One file per verb.
 
+pub(crate) mod codecs;
 pub(crate) mod compress;
 pub(crate) mod eval;
 pub(crate) mod inspect;

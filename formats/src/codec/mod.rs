@@ -1,7 +1,7 @@
 //! Lossless codecs of byte streams: the one enum an artifact's streams name theirs by.
 
 pub mod matrix;
-mod pairs;
+pub mod pairs;
 
 use std::io::Read;
 

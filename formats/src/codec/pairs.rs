@@ -12,7 +12,7 @@ const ESCAPE: u8 = 255;
 
 /// Packs signed bytes. Two values within ±7 give the byte `(a + 7) · 15 + b + 7`, other pairs 255 and both bytes; an odd
 /// length is filled up with a 0.
-pub(super) fn pack(raw: &[u8]) -> Vec<u8> {
+pub fn pack(raw: &[u8]) -> Vec<u8> {
     let mut packed = Vec::with_capacity(raw.len() / 2 + 1);
     for pair in pairs(raw) {
         match small(pair) {
@@ -24,7 +24,7 @@ pub(super) fn pack(raw: &[u8]) -> Vec<u8> {
 }
 
 /// Undoes [`pack`] for `len` bytes, or says what is wrong.
-pub(super) fn unpack(packed: &[u8], len: usize) -> Result<Vec<u8>, String> {
+pub fn unpack(packed: &[u8], len: usize) -> Result<Vec<u8>, String> {
     let mut raw = Vec::with_capacity(len.min(packed.len() * 2));
     let mut rest = packed.iter();
     while let Some(&byte) = rest.next() {
@@ -44,12 +44,12 @@ pub(super) fn unpack(packed: &[u8], len: usize) -> Result<Vec<u8>, String> {
 }
 
 /// The most bytes that [`pack`] makes of `len`.
-pub(super) fn most(len: usize) -> usize {
+pub fn most(len: usize) -> usize {
     len.div_ceil(2).saturating_mul(3)
 }
 
 /// Whether so few pairs of these bytes are large that packing pays: at most one in fifty.
-pub(super) fn pays(raw: &[u8]) -> bool {
+pub fn pays(raw: &[u8]) -> bool {
     let large = pairs(raw).filter(|&pair| small(pair).is_none()).count();
     !raw.is_empty() && large * 50 <= raw.len().div_ceil(2)
 }
