@@ -4,10 +4,13 @@
 //! project compares itself with: 4 layers, width 320, layers 1 and 2 twice. The answer is checked before it is timed, and
 //! each figure is that of the best run of a second, as on a machine with nothing else to do.
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use half::f16;
+use machine::{gemm_peak, shape};
 use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
 use sixpack_runtime::count::matmul_parameters;
 use sixpack_runtime::cpu::{Fast, Reference, Weight};
@@ -29,7 +32,7 @@ fn main() {
     let mut ops = Fast::new(threads).expect("threads");
     let config = &float.config;
     println!("{threads} thread(s); {} matmul parameters a token", matmul_parameters(config, true));
-    println!("f32 matrix product, 1 thread: {:6.1} GFLOP/s (the peak to compare with)", gemm_peak());
+    println!("f32 matrix product, 1 thread: {:6.1} GFLOP/s (the peak to compare with)", gemm_peak(SECONDS));
     for (name, model) in [("f32", &float), ("int8", &int8)] {
         let weights = ops.load(model);
         for (stride, batch) in [(None, 1), (None, 2), (None, 4), (None, 8), (Some(64), 8)] {
@@ -39,23 +42,6 @@ fn main() {
         }
         let (prefill, step) = session(config, &weights, &mut ops);
         println!("{name} session: reads {prefill:.0} tokens/s, then {step:.0} steps/s");
-    }
-}
-
-fn shape() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 1024,
-        num_layers: 4,
-        model_dim: 320,
-        num_heads: 5,
-        num_kv_heads: 5,
-        train_seq_len: 256,
-        eval_seq_len: 256,
-        xsa_last_n: 4,
-        ve_layers: vec![2, 3],
-        ve_dim: 64,
-        recur_layers: vec![1, 2],
-        ..ModelConfig::record()
     }
 }
 
@@ -124,43 +110,6 @@ fn check(m: &Model) {
         .expect("tokens of the vocabulary");
     let worst = expected.iter().zip(&found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-4, "the fast machine is off by {worst} nats");
-}
-
-/// The best rate of products of the sizes a good library is measured with.
-fn gemm_peak() -> f64 {
-    let size = 1024;
-    let (a, b, mut c) = (vec![0.5f32; size * size], vec![0.5f32; size * size], vec![0.0f32; size * size]);
-    let stride = size as isize;
-    let (start, mut best) = (Instant::now(), f64::MAX);
-    while start.elapsed().as_secs_f64() < SECONDS {
-        let t = Instant::now();
-        // SAFETY: three square matrices of `size`, rows `size` apart, as long as their vectors; `c` is borrowed mutably.
-        unsafe {
-            gemm::gemm(
-                size,
-                size,
-                size,
-                c.as_mut_ptr(),
-                1,
-                stride,
-                false,
-                a.as_ptr(),
-                1,
-                stride,
-                b.as_ptr(),
-                1,
-                stride,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
-        best = best.min(t.elapsed().as_secs_f64());
-    }
-    2.0 * (size as f64).powi(3) / best / 1e9
 }
 
 /// GFLOP/s of model arithmetic, attention included, and tokens scored per second.

@@ -6,8 +6,11 @@
 //!
 //!     cargo bench --bench train
 
+mod machine;
+
 use std::time::{Duration, Instant};
 
+use machine::{gemm_peak, shape};
 use sixpack_formats::ModelConfig;
 use sixpack_runtime::count::training_flops;
 use sixpack_train::optim::{self, AdamW, Groups, Muon, Now};
@@ -17,20 +20,7 @@ const SEQUENCES: usize = 24;
 const MICRO_BATCH: usize = 8;
 
 fn main() {
-    let config = ModelConfig {
-        vocab_size: 1024,
-        num_layers: 4,
-        model_dim: 320,
-        num_heads: 5,
-        num_kv_heads: 5,
-        train_seq_len: 256,
-        eval_seq_len: 256,
-        xsa_last_n: 4,
-        ve_layers: vec![2, 3],
-        ve_dim: 64,
-        recur_layers: vec![1, 2],
-        ..ModelConfig::record()
-    };
+    let config = shape();
     let tokens = SEQUENCES * config.train_seq_len;
     let batch = batch(&config);
     let mut weights = weights(&config);
@@ -38,7 +28,7 @@ fn main() {
     let gradients = engine.gradients(&weights, &batch, true).expect("a batch of the configuration");
     check(&engine, &weights, &batch, &gradients.of, gradients.loss);
 
-    let peak = gemm_peak();
+    let peak = gemm_peak(1.0);
     println!("matrix product of 1024³ in f32, one thread: {peak:.1} GFLOP/s (peak)");
     let flops = training_flops(&config, true, tokens as u64);
     let report = |what: &str, time: Duration| {
@@ -99,39 +89,6 @@ fn groups() -> Groups {
     let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
     let matrix = Muon { lr: 0.02, weight_decay: 0.09, newton_schulz_steps: 5, row_equalisation: true };
     Groups { matrix, token: adamw, scalar: adamw }
-}
-
-fn gemm_peak() -> f64 {
-    let n = 1024;
-    let (a, b, mut c) = (vec![0.5f32; n * n], vec![0.25f32; n * n], vec![0.0f32; n * n]);
-    let time = best(10, || {
-        // SAFETY: three matrices of n·n elements, row strides n, column strides 1; `c` is borrowed mutably.
-        unsafe {
-            gemm::gemm(
-                n,
-                n,
-                n,
-                c.as_mut_ptr(),
-                1,
-                n as isize,
-                false,
-                a.as_ptr(),
-                1,
-                n as isize,
-                b.as_ptr(),
-                1,
-                n as isize,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
-    });
-    assert_eq!(c[n + 1], n as f32 / 8.0);
-    2.0 * (n as f64).powi(3) / time.as_secs_f64() / 1e9
 }
 
 /// The shortest of several runs.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use sixpack_formats::corpus::Documents;
-use sixpack_formats::dataset::{self, Dataset, MANIFEST};
+use sixpack_formats::dataset::{Dataset, MANIFEST};
 use sixpack_formats::shard::Shard;
 use sixpack_formats::{Digest, checkpoint};
 
@@ -45,16 +45,8 @@ pub(crate) fn for_calibration(path: &Path, loaded: &Loaded, want: usize) -> Resu
         bail!("{}: expected token shards (see `sixpack tokenize`), found text", path.display());
     }
     let dataset = open(path, loaded)?;
-    let shards = training_shards(path, &dataset)?;
+    let shards = dataset.train_shards()?;
     Ok(joined(shards, want.div_ceil(shards.len())))
-}
-
-/// The shards of a dataset that may be trained or calibrated on; a single file that is for validation is refused.
-pub(crate) fn training_shards<'a>(path: &Path, dataset: &'a Dataset) -> Result<&'a [Shard]> {
-    if path.is_file() {
-        dataset::refuse_validation(path)?;
-    }
-    Ok(dataset.train_shards()?)
 }
 
 /// The validation shards beside `path`, if there are any.

@@ -182,7 +182,9 @@ impl FloorRow {
 
 impl CodecRow {
     fn row(&self) -> Vec<String> {
-        let rate = |rate: Option<f64>| rate.map_or("–".into(), |r| format!("{r:.1}"));
+        let rate = |rate: Option<f64>| {
+            rate.map_or("–".into(), |r| if r < 1.0 { format!("{r:.2}") } else { format!("{r:.1}") })
+        };
         vec![
             self.codec.clone(),
             self.layout.unwrap_or("own").to_owned(),

@@ -78,7 +78,7 @@ impl Run<'_> {
         if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&v| v != vocab_size) {
             return Err(misuse(format!("vocab_size: the recipe has {vocab_size}, the tokenizer has {found} pieces")));
         }
-        let shards = data::training_shards(self.data, &dataset)?;
+        let shards = dataset.train_shards()?;
         let held_out = dataset.val_shards().first().map_or(&[][..], |s| &s.tokens()[..s.len().min(VALIDATION_TOKENS)]);
         let validation = (self.validate_every > 0 && held_out.len() > self.recipe.model.train_seq_len)
             .then_some(Validation { tokens: held_out, every_steps: self.validate_every });

@@ -118,11 +118,15 @@ impl Dataset {
         self.manifest.as_ref()
     }
 
-    /// The shards to train on, after a check that none is a validation shard.
+    /// The shards to train on, after a check that none is a validation shard. Where a single file was opened, the manifest
+    /// and the shards beside it are looked at too.
     ///
     /// # Errors
     /// A training shard with the content of a validation shard; no training shards at all.
     pub fn train_shards(&self) -> Result<&[Shard]> {
+        if self.path.is_file() {
+            refuse_validation(&self.path)?;
+        }
         for train in &self.train {
             self.refuse(train)?;
         }
@@ -178,19 +182,6 @@ impl Dataset {
             expect_digest(shard.path(), entry.digest, shard.digest())?;
         }
         self.validation_hashes().map(drop)
-    }
-
-    /// Hashes of the validation shards.
-    pub fn validation_digests(&self) -> Vec<Digest> {
-        match &self.manifest {
-            Some(manifest) => manifest.val.iter().map(|entry| entry.digest).collect(),
-            None => self.val.iter().map(Shard::digest).collect(),
-        }
-    }
-
-    /// Whether a file of this hash is one of the validation shards.
-    pub fn contains_validation(&self, digest: Digest) -> bool {
-        self.validation_digests().contains(&digest)
     }
 
     /// Refuses a shard that must not be trained or calibrated on: one with the content of a validation shard.

@@ -51,8 +51,6 @@ fn documents_become_shards_and_a_manifest() {
     assert_eq!((manifest.tokens(Split::Train), manifest.tokens(Split::Val)), (41, 6));
     dataset.verify_hashes().unwrap();
     dataset.check_vocabulary(VOCABULARY, Some(Digest::of(b"tokenizer"))).unwrap();
-    assert!(dataset.contains_validation(dataset.val_shards()[0].digest()));
-    assert!(!dataset.contains_validation(train[0].digest()));
 }
 
 fn bytes(text: &str) -> Vec<u16> {
@@ -78,6 +76,11 @@ fn a_document_is_never_in_both_splits() {
     assert!(!push(&mut more, Split::Train, "held out"));
     assert!(push(&mut more, Split::Train, "other"));
     assert_eq!(more.finish().unwrap().duplicates_dropped, 1);
+    // Shards without a manifest do not say which documents are in them.
+    shard::write(folder.path().join("x_val_0.bin"), &[1, 2]).unwrap();
+    let mut last = DatasetWriter::create(folder.path().join("c"), options()).unwrap();
+    let error = message(last.exclude(&Dataset::open(folder.path()).unwrap()));
+    assert!(error.contains("manifest `val_hashes`: expected a dataset with a manifest, found none"), "{error}");
 }
 
 #[test]
@@ -173,7 +176,6 @@ fn shards_of_the_reference_need_no_manifest() {
     let first: Vec<u16> = dataset.train_shards().unwrap().iter().map(|s| s.tokens()[1]).collect();
     assert_eq!(first, [3, 2], "in the order of their names");
     assert_eq!(dataset.val_shards()[0].tokens(), [1, 4]);
-    assert!(dataset.contains_validation(dataset.val_shards()[0].digest()));
     dataset.verify_hashes().unwrap();
 
     let single = |name: &str| Dataset::open(dir.join(name)).unwrap();
@@ -182,7 +184,7 @@ fn shards_of_the_reference_need_no_manifest() {
     assert_eq!(single("fineweb_train_000000.bin").eval_shards().unwrap()[0].tokens(), [1, 3]);
     assert_eq!(single("fineweb_val_000000.bin").eval_shards().unwrap()[0].tokens(), [1, 4]);
     let error = message(single("fineweb_val_000000.bin").train_shards().map(<[_]>::len));
-    assert!(error.contains("refused as training data: it holds validation shards only"), "{error}");
+    assert!(error.contains("refused as training data: its name or manifest says"), "{error}");
     std::fs::remove_file(dir.join("fineweb_val_000000.bin")).unwrap();
     let error = message(Dataset::open(dir).unwrap().eval_shards().map(<[_]>::len));
     assert!(error.contains("expected shards named *val_*.bin, found training shards only"), "{error}");
@@ -203,6 +205,8 @@ fn a_validation_shard_under_another_name_is_still_refused() {
     assert!(message(refuse_validation(dir.join("a/val_000000.bin"))).contains("its name or manifest says"));
     std::fs::copy(&copy, dir.join("a/extra.bin")).unwrap();
     assert!(message(refuse_validation(dir.join("a/extra.bin"))).contains("it is the validation shard"));
+    let single = Dataset::open(dir.join("a/extra.bin")).unwrap();
+    assert!(message(single.train_shards().map(<[_]>::len)).contains("it is the validation shard"));
 
     // In a folder without a manifest, a copy of the validation shard among the training shards.
     let plain = dir.join("plain");

@@ -89,7 +89,14 @@ impl DatasetWriter {
 
     /// Treats the validation documents of another dataset as validation documents of this one: they will not be trained
     /// on here either.
+    ///
+    /// # Errors
+    /// A dataset without a manifest, which does not say what its validation documents are; hashes that cannot be read.
     pub fn exclude(&mut self, other: &Dataset) -> Result<()> {
+        if other.manifest().is_none() {
+            let expected = "a dataset with a manifest".to_owned();
+            return Err(Error::Manifest { field: "val_hashes", expected, found: "none".into() });
+        }
         self.excluded.extend(other.validation_hashes()?);
         Ok(())
     }
