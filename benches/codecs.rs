@@ -35,7 +35,7 @@ fn bench(criterion: &mut Criterion, set: &str, matrices: &[QuantizedMatrix]) {
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(700));
     for codec in codecs::find(&[], &[Layout::Plain]).expect("all there are") {
-        let measured = measure(codec.as_ref(), &[all.clone()], 0.0).expect("codes come back as they were");
+        let measured = measure(codec.as_ref(), std::slice::from_ref(&all), 0.0).expect("codes come back as they were");
         println!("{set}, {}: {:.4} bits a weight", codec.full_name(), measured.bits_per_weight());
         time(&mut group, codec.as_ref(), &all);
     }
