@@ -103,6 +103,9 @@ pub fn decode(coded: &[u8], frame: QuantizedMatrix, stream: &str) -> Result<Quan
             _ => Err(fail(format!("{} bytes for no codes", coded.len()))),
         };
     }
+    if n > super::most_values(coded.len()) {
+        return Err(fail(format!("{} coded bytes, too few", coded.len())));
+    }
     let (head, body) = coded.split_first_chunk().ok_or_else(|| fail(format!("{} bytes", coded.len())))?;
     let head = Head::from_bytes(*head).map_err(fail)?;
     let walk = Walk::new(&frame, head.transposed);
