@@ -163,7 +163,7 @@ pub(crate) struct Compress {
     #[arg(long, value_name = "B")]
     pub(crate) target_bytes: Option<u64>,
     /// Codec of the streams
-    #[arg(long, value_enum, default_value_t = CodecName::Brotli)]
+    #[arg(long, value_enum, default_value_t = CodecName::Context)]
     pub(crate) codec: CodecName,
     /// Calibrate on at most this many tokens
     #[arg(long, value_name = "N", default_value_t = 393_216, value_parser = clap::value_parser!(u64).range(1..))]
@@ -474,6 +474,8 @@ pub(crate) enum SchemeName {
 /// Codecs of an artifact's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CodecName {
+    /// our own: an adaptive model of the codes' scales
+    Context,
     /// brotli quality 11
     Brotli,
     /// zstd level 22

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use sixpack_formats::artifact::{Artifact, Ledger, Provenance};
+use rayon::prelude::*;
+use sixpack_formats::artifact::{Artifact, Job, Ledger, Provenance};
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Digest, Model, Score, checkpoint};
 
@@ -32,7 +33,7 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
     let (model, packed) = if path.is_dir() {
         (read_checkpoint(path)?, None)
     } else {
-        let Artifact { model, provenance, score, ledger } = Artifact::open(path)?;
+        let Artifact { model, provenance, score, ledger } = Artifact::open_with(path, &at_once)?;
         (model, Some(Packed { provenance, score, ledger }))
     };
     let tokenizer = model.tokenizer.as_deref().map(Tokenizer::from_model).transpose();
@@ -43,6 +44,11 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
         bail!("{}: expected a tokenizer of {} pieces, found {found}", path.display(), model.config.vocab_size);
     }
     Ok(Loaded { model, tokenizer, packed })
+}
+
+/// Runs independent jobs on all cores.
+pub(crate) fn at_once(jobs: Vec<Job<'_>>) {
+    jobs.into_par_iter().for_each(|job| job());
 }
 
 /// Reads a checkpoint folder, whose weights may be a PyTorch file.

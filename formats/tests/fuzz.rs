@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sixpack_formats::artifact::{self, Contents, Provenance};
+use sixpack_formats::codec::matrix;
 use sixpack_formats::dataset::{HashesEntry, Manifest, ShardEntry};
 use sixpack_formats::state_dict::{self, Array, Metadata, StateDict};
 use sixpack_formats::{
@@ -141,7 +142,7 @@ fn artifacts() -> Vec<Vec<u8>> {
     let provenance = Provenance { tool: "fuzz".into(), seed: Some(3), ..Provenance::default() };
     let model = model();
     let file = |codec| artifact::encode(&Contents { model: &model, provenance: &provenance }, codec).unwrap().0;
-    [Codec::Stored, Codec::Brotli, Codec::Zstd].map(file).into()
+    [Codec::Stored, Codec::Brotli, Codec::Zstd, Codec::Context].map(file).into()
 }
 
 /// Puts right the size and all checksums of an artifact, so that mutations get past them.
@@ -265,6 +266,31 @@ fn coded_streams() {
         match codec.decode(coded, raw.len(), "fuzz") {
             Ok(decoded) => {
                 assert_eq!(decoded.len(), raw.len());
+                true
+            }
+            Err(_) => false,
+        }
+    });
+}
+
+#[test]
+fn coded_matrices() {
+    let codes = |cols: usize| (0..9 * cols).map(|i| (i * i % 11) as i8 - 5).collect();
+    let steps = |n: usize| (0..n).map(|i| f16::from_f32(0.03 + i as f32 / 100.0)).collect::<Vec<_>>();
+    let plain = QuantizedMatrix::new("plain", [9, 12], 31, codes(12), steps(9)).unwrap();
+    let scaled = plain.clone().with_columns("scaled", steps(12)).unwrap();
+    let zeros = QuantizedMatrix { codes: vec![0; 108], trellis: true, ..scaled.clone() };
+    let wide = QuantizedMatrix { codes: codes(12).iter().map(|c: &i8| c * 25).collect(), q_max: 127, ..plain.clone() };
+    let matrices = [plain, scaled, zeros, wide];
+    // The first byte of a case says whose frame reads the rest.
+    let coded = |(i, m): (usize, _)| [&[i as u8], &matrix::encode(m, "fuzz").unwrap()[..]].concat();
+    let files: Vec<Vec<u8>> = matrices.iter().enumerate().map(coded).collect();
+    fuzz(&files, |bytes| {
+        let Some((&which, coded)) = bytes.split_first() else { return false };
+        let frame = QuantizedMatrix { codes: Vec::new(), ..matrices[usize::from(which) % matrices.len()].clone() };
+        match matrix::decode(coded, frame, "fuzz") {
+            Ok(matrix) => {
+                assert!(matrix.codes.len() == 108 && matrix.codes.iter().all(|c| c.unsigned_abs() <= matrix.q_max));
                 true
             }
             Err(_) => false,

@@ -315,6 +315,7 @@ impl From<SchemeName> for Scheme {
 impl From<CodecName> for Codec {
     fn from(name: CodecName) -> Self {
         match name {
+            CodecName::Context => Self::Context,
             CodecName::Brotli => Self::Brotli,
             CodecName::Zstd => Self::Zstd,
         }

@@ -15,8 +15,11 @@ pub fn one_by_one(jobs: Vec<Job<'_>>) {
 pub(super) fn map<T: Send, R: Send>(items: Vec<T>, f: impl Fn(T) -> R + Sync, run: &Run<'_>) -> Vec<R> {
     let mut results: Vec<Option<R>> = Vec::new();
     results.resize_with(items.len(), || None);
-    let f = &f;
-    let job = |(item, slot): (T, &mut Option<R>)| -> Job<'_> { Box::new(move || *slot = Some(f(item))) };
-    run(items.into_iter().zip(&mut results).map(job).collect());
+    let jobs = items.into_iter().zip(&mut results).map(|(item, slot)| job(item, slot, &f)).collect();
+    run(jobs);
     results.into_iter().map(|result| result.expect("`run` runs every job")).collect()
+}
+
+fn job<'a, T: Send + 'a, R: Send>(item: T, slot: &'a mut Option<R>, f: &'a (impl Fn(T) -> R + Sync)) -> Job<'a> {
+    Box::new(move || *slot = Some(f(item)))
 }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::container::{HEADER, Kind, ROW, Section};
-use super::streams::{Form, Placement, Streams, in_planes};
+use super::context;
+use super::streams::{Form, Placement};
+use super::tensors::{Stream, Streams, in_planes};
 use crate::{Codec, TensorId};
 
 /// Every byte of a file by its purpose.
@@ -41,8 +43,9 @@ impl SectionBytes {
 
 /// A tensor's bytes.
 ///
-/// Tensors of one stream are coded together, so a tensor has no bytes of its own: its share is the stream's size in
-/// proportion to the order-0 entropy of the tensors' bytes, rounded so that the shares sum to the stream.
+/// Matrices in [`Codec::Context`] are coded each for itself: these are its bytes, with those of its length. Other tensors
+/// of one stream are coded together, so a tensor has no bytes of its own: its share is the stream's size in proportion
+/// to the order-0 entropy of the tensors' bytes, rounded so that the shares sum to the stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TensorBytes {
     /// Which tensor.
@@ -87,7 +90,7 @@ impl Ledger {
     }
 
     /// The ledger of a file of these sections, with streams as they are before coding.
-    pub(super) fn new(sections: &[Section<'_>], placements: &[Placement], streams: &Streams) -> Self {
+    pub(super) fn new(sections: &[Section<'_>], placements: &[Placement], streams: &Streams<'_>) -> Self {
         let row = |s: &Section<'_>| SectionBytes {
             kind: s.kind,
             codec: Codec::from_id(s.codec),
@@ -107,8 +110,16 @@ impl Ledger {
     }
 
     /// Shares a stream's size out among its tensors.
-    fn attribute(&mut self, kind: Kind, placements: &[Placement], streams: &Streams) {
-        let Some(stream) = streams.get(&kind) else { return };
+    fn attribute(&mut self, kind: Kind, placements: &[Placement], streams: &Streams<'_>) {
+        let stream = match streams.get(&kind) {
+            None => return,
+            Some(Stream::Bytes(stream)) => stream,
+            Some(Stream::Matrices(matrices)) => {
+                let rows = self.tensors.iter_mut().zip(placements).filter(|(_, p)| p.values.0 == kind);
+                rows.zip(matrices).for_each(|((row, _), coded)| row.values = (context::LENGTH + coded.len()) as u64);
+                return;
+            }
+        };
         let range = |p: &Placement| match kind {
             Kind::Scales => p.scales.clone(),
             _ if p.values.0 == kind => p.values.1.clone(),

@@ -32,12 +32,24 @@
 //! Within a stream the tensors follow each other in the order of the tensor table; their shapes are derived from the
 //! configuration. A code is one byte, two's complement. Matrices are row-major but for those of stream 18, which
 //! are column-major. Streams 20 and 21 hold all even bytes (the low ones) before all odd ones.
+//!
+//! In the codec 4 ([`Codec::Context`](crate::Codec::Context)) a section of tensors is coded in another way, from the same
+//! tensors in the same order, and its decoded size is that of the stream above. A section 16–19 has first the coded size
+//! of each of its matrices, a u32, then the matrices as [`codec::matrix`](crate::codec::matrix) codes them, each for
+//! itself. Sections 20 and 21 are coded by [`codec::halves`](crate::codec::halves): in 20 there are two lists for each
+//! matrix, its row scales in class `Steps(0)` and its column factors, if any, in class `Steps(1)`; in 21 one list for
+//! each tensor, in class `Values(r)` with `r` the place of a block's tensor in [`Part::ALL`](crate::Part::ALL), else 16
+//! `tok_emb`, 17 `skip_weights`, 18 `skip_gates`, 19 `ve_shared.embed`, 20 `ve_shared.proj`, 21 `ve_shared.scale` and
+//! `ve_layer_scales`, 22 `parallel_*_lambdas`. Empty lists are left out. The other sections have no such form.
 
 mod container;
+mod context;
+mod jobs;
 mod ledger;
 mod read;
 mod score;
 mod streams;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -49,9 +61,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Digest, Model, Score};
 
 pub use container::Kind;
+pub use jobs::{Job, Run, one_by_one};
 pub use ledger::{Ledger, SectionBytes, TensorBytes};
 pub use score::set_score;
-pub use write::{Contents, Written, encode, write};
+pub use write::{Contents, Written, encode, encode_with, write};
 
 /// The limit of the challenge: everything needed to run the model in 16,000,000 bytes (decimal).
 pub const LIMIT: u64 = 16_000_000;

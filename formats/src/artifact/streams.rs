@@ -1,15 +1,10 @@
-//! Tensors as streams of bytes and back: which stream, in which order.
+//! Which stream a tensor lies in, and where in it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use half::f16;
-
 use super::container::Kind;
 use crate::{Error, Model, ModelConfig, Part, QuantizedMatrix, Result, TensorData, TensorId, TensorSpec};
-
-/// The bytes of each stream before coding. Scales and halves are pairs of bytes here, not yet split into planes.
-pub(super) type Streams = BTreeMap<Kind, Vec<u8>>;
 
 /// How a tensor is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +61,7 @@ pub(super) struct Placement {
 }
 
 /// The stream of a tensor's codes: tensors with like statistics share one.
-fn stream_of(id: TensorId) -> Kind {
+pub(super) fn stream_of(id: TensorId) -> Kind {
     match id {
         TensorId::Block(_, Part::Query | Part::Key | Part::Value | Part::AttnOut) => Kind::Attention,
         TensorId::Block(_, Part::MlpUp) => Kind::MlpUp,
@@ -77,7 +72,7 @@ fn stream_of(id: TensorId) -> Kind {
 
 /// Whether a stream's matrices stand column by column. Hidden units of an MLP differ more from each other than its
 /// outputs do, so its second matrix codes smaller with the weights of each unit together.
-fn column_major(kind: Kind) -> bool {
+pub(super) fn column_major(kind: Kind) -> bool {
     kind == Kind::MlpDown
 }
 
@@ -166,79 +161,6 @@ fn check_matrix(spec: &TensorSpec, q: &QuantizedMatrix) -> Result<Form> {
         ));
     }
     Ok(Form::Codes { q_max: q.q_max, columns: !q.columns.is_empty(), trellis: q.trellis })
-}
-
-/// The streams of a model whose [`forms`] are known to be in order.
-pub(super) fn split(model: &Model) -> Streams {
-    let mut streams = Streams::new();
-    let halves = |values: &[f16]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-    for spec in model.config.tensors() {
-        match &model.tensors[&spec.id] {
-            TensorData::F32(_) => unreachable!("`forms` refuses f32"),
-            TensorData::F16(values) => streams.entry(Kind::Halves).or_default().extend(halves(values)),
-            TensorData::Quantized(q) => {
-                let kind = stream_of(spec.id);
-                let codes: &[u8] = bytemuck::cast_slice(&q.codes);
-                let stream = streams.entry(kind).or_default();
-                if column_major(kind) {
-                    stream.extend(transpose(codes, q.rows, q.cols));
-                } else {
-                    stream.extend(codes);
-                }
-                streams
-                    .entry(Kind::Scales)
-                    .or_default()
-                    .extend(halves(&q.scales).into_iter().chain(halves(&q.columns)));
-            }
-        }
-    }
-    streams
-}
-
-/// The tensors that lie at `placements` in streams of the [`sizes`] of these placements.
-pub(super) fn join(placements: &[Placement], streams: &Streams) -> Result<BTreeMap<TensorId, TensorData>> {
-    let halves = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&pair| f16::from_le_bytes(pair)).collect::<Vec<_>>();
-    let part = |kind: Kind, range: &Range<usize>| streams.get(&kind).map_or(&[][..], |stream| &stream[range.clone()]);
-    let tensor = |placement: &Placement| {
-        let Placement { spec, form, values: (kind, range), scales } = placement;
-        let bytes = part(*kind, range);
-        let data = match *form {
-            Form::Half => TensorData::F16(halves(bytes)),
-            Form::Codes { q_max, trellis, .. } => {
-                let [rows, cols] = spec.shape[..] else { unreachable!("`place` gives codes to matrices only") };
-                let codes = if column_major(*kind) { transpose(bytes, cols, rows) } else { bytes.to_vec() };
-                let mut scales = halves(part(Kind::Scales, scales));
-                let columns = scales.split_off(rows);
-                let codes = codes.into_iter().map(|byte| byte as i8).collect();
-                let name = spec.name();
-                let matrix = QuantizedMatrix::new(&name, [rows, cols], q_max, codes, scales)?;
-                TensorData::Quantized(QuantizedMatrix { trellis, ..matrix.with_columns(&name, columns)? })
-            }
-        };
-        Ok((spec.id, data))
-    };
-    placements.iter().map(tensor).collect()
-}
-
-/// A row-major `[rows, cols]` as column-major.
-fn transpose(bytes: &[u8], rows: usize, cols: usize) -> Vec<u8> {
-    (0..cols).flat_map(|col| (0..rows).map(move |row| bytes[row * cols + col])).collect()
-}
-
-/// Pairs of bytes as all first bytes, then all second ones.
-pub(super) fn to_planes(pairs: &[u8]) -> Vec<u8> {
-    pairs.iter().step_by(2).chain(pairs.iter().skip(1).step_by(2)).copied().collect()
-}
-
-/// Undoes [`to_planes`].
-pub(super) fn from_planes(planes: &[u8]) -> Vec<u8> {
-    let (low, high) = planes.split_at(planes.len().div_ceil(2));
-    low.iter().zip(high).flat_map(|(&low, &high)| [low, high]).collect()
-}
-
-/// Whether a stream is split into planes when it is coded.
-pub(super) fn in_planes(kind: Kind) -> bool {
-    matches!(kind, Kind::Scales | Kind::Halves)
 }
 
 fn wrong(spec: &TensorSpec, expected: impl Into<String>, found: impl Into<String>) -> Error {

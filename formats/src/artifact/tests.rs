@@ -98,6 +98,65 @@ fn everything_comes_back() {
     assert_eq!(Artifact::read(&file(&bare, Codec::Brotli)).unwrap().model.tokenizer, None);
 }
 
+/// Runs jobs at once, the last ones first.
+fn at_once(jobs: Vec<Job<'_>>) {
+    std::thread::scope(|scope| jobs.into_iter().rev().for_each(|job| drop(scope.spawn(job))));
+}
+
+#[test]
+fn jobs_that_run_at_once_give_the_same() {
+    let model = small();
+    let contents = Contents { model: &model, provenance: &provenance() };
+    let (file, ledger) = encode(&contents, Codec::Context).unwrap();
+    assert_eq!(encode_with(&contents, Codec::Context, &at_once).unwrap(), (file.clone(), ledger));
+    assert_eq!(Artifact::read_with(&file, &at_once).unwrap().model.tensors, model.tensors);
+}
+
+#[test]
+fn matrices_in_context_have_bytes_of_their_own() {
+    let model = model(ModelConfig { model_dim: 64, vocab_size: 99, ..small().config }, |spec| spec.shape.len() == 2);
+    let (file, ledger) = encode(&Contents { model: &model, provenance: &provenance() }, Codec::Context).unwrap();
+    let sections = container::parse(&file).unwrap();
+    let section = sections.iter().find(|s| s.kind == Some(Kind::MlpUp)).unwrap();
+    assert_eq!(section.codec, Codec::Context.id());
+    let coded = |id| match &model.tensors[&id] {
+        TensorData::Quantized(q) => crate::codec::matrix::encode(q, "").unwrap().len() as u64,
+        other => panic!("{other:?}"),
+    };
+    for t in ledger.tensors.iter().filter(|t| matches!(t.id, TensorId::Block(_, Part::MlpUp))) {
+        assert_eq!(t.values, 4 + coded(t.id));
+    }
+    let (_, brotli) = encode(&Contents { model: &model, provenance: &provenance() }, Codec::Brotli).unwrap();
+    assert!(ledger.total() < brotli.total(), "{} of {}", ledger.total(), brotli.total());
+}
+
+#[test]
+fn every_way_coded_matrices_can_lie() {
+    let model = model(ModelConfig { model_dim: 64, ..small().config }, |spec| spec.shape.len() == 2);
+    let lie = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut file = file(&model, Codec::Context);
+        let sections = container::parse(&file).unwrap();
+        let mut sections: Vec<_> = sections
+            .iter()
+            .map(|s| container::Coded {
+                kind: s.kind.unwrap(),
+                codec: Codec::from_id(s.codec).unwrap(),
+                raw: s.raw,
+                coded: s.coded.to_vec(),
+            })
+            .collect();
+        change(&mut sections.iter_mut().find(|s| s.kind == Kind::MlpUp).unwrap().coded);
+        file = container::assemble(&sections);
+        message(Artifact::read(&file))
+    };
+    assert_eq!(lie(&|s| s.truncate(7)), "stream `MLP up codes`: expected the lengths of 2 matrices, found 7 bytes");
+    assert!(lie(&|s| s[3] = 1).starts_with("stream `MLP up codes`: expected a matrix of 16"));
+    assert!(lie(&|s| s.push(0)).ends_with("expected the end after the last matrix, found 1 bytes"));
+    let error = lie(&|s| s[8] = 4);
+    let expected = "stream `blocks.0.mlp.fc.weight`: expected coded codes of shape [128, 64] within ±31, found flags 4";
+    assert_eq!(error, expected);
+}
+
 #[test]
 fn a_model_all_in_f16_needs_no_streams_of_codes() {
     let model = Model { tokenizer: None, ..model(small().config, |_| false) };
@@ -277,7 +336,7 @@ fn every_way_the_container_can_lie() {
     assert!(
         changed(|f| f[last] = 99).contains("sections this version knows, or optional ones, found required section")
     );
-    assert!(changed(|f| f[HEADER + 3] = 9).contains("`configuration`: expected one of the 4 codecs of this version"));
+    assert!(changed(|f| f[HEADER + 3] = 9).contains("`configuration`: expected one of the 5 codecs of this version"));
     let mut short = good[..40].to_vec();
     short[12..20].copy_from_slice(&40u64.to_le_bytes());
     assert!(message(Artifact::read(&short)).contains("expected a table of 11 sections, found 12 bytes"));

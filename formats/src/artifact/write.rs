@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use super::container::{self, Coded, Kind};
+use super::jobs::{self, Run};
 use super::ledger::Ledger;
-use super::{Provenance, score, streams};
+use super::streams::Placement;
+use super::tensors::{self, Stream, Streams};
+use super::{Provenance, context, score, streams};
 use crate::{Codec, Model, Result, atomic, tokenizer};
 
 /// What goes into an artifact.
@@ -37,41 +40,85 @@ pub fn write(path: impl AsRef<Path>, contents: &Contents<'_>, codec: Codec) -> R
 
 /// The bytes of an artifact and what they are for. The same contents and codec always give the same bytes.
 ///
-/// Every section is coded by `codec`, or stored where that is no larger; codes by [`Codec::for_codes`] of it.
+/// Every section is coded by `codec`, or stored where that is no larger; codes by [`Codec::for_codes`] of it, text by
+/// [`Codec::for_text`].
 ///
 /// # Errors
-/// A tensor that is missing, in f32, or not of the shape of the configuration; a configuration that is not valid.
+/// A tensor that is missing, in f32, or not of the shape of the configuration; codes that are no path of the trellis
+/// though they should be; a configuration that is not valid.
 pub fn encode(contents: &Contents<'_>, codec: Codec) -> Result<(Vec<u8>, Ledger)> {
+    encode_with(contents, codec, &jobs::one_by_one)
+}
+
+/// [`encode`] with the matrices of [`Codec::Context`] coded by `run`, to which each is a job.
+///
+/// # Panics
+/// If `run` leaves a job out.
+pub fn encode_with(contents: &Contents<'_>, codec: Codec, run: &Run<'_>) -> Result<(Vec<u8>, Ledger)> {
     let Contents { model, provenance } = *contents;
     model.config.validate()?;
     let forms = streams::forms(model)?;
     let placements = streams::place(&model.config, &forms)?;
-    let streams = streams::split(model);
     let config = serde_json::to_vec(&model.config).expect("a plain struct of numbers serialises");
     let provenance = serde_json::to_vec(provenance).expect("a plain struct of texts serialises");
+    let text = codec.for_text();
     let mut sections = vec![
-        section(Kind::Config, &config, codec),
-        section(Kind::Forms, &forms, codec),
-        section(Kind::Provenance, &provenance, codec),
+        section(Kind::Config, &config, text),
+        section(Kind::Forms, &forms, text),
+        section(Kind::Provenance, &provenance, text),
         section(Kind::Score, &score::slot(None), Codec::Stored),
     ];
     if let Some(tokenizer) = &model.tokenizer {
-        sections.insert(2, section(Kind::Tokenizer, &tokenizer::pack(tokenizer), codec));
+        sections.insert(2, section(Kind::Tokenizer, &tokenizer::pack(tokenizer), text));
     }
-    for (&kind, stream) in &streams {
-        sections.push(match streams::in_planes(kind) {
-            true => section(kind, &streams::to_planes(stream), codec),
-            false => section(kind, stream, codec.for_codes(stream)),
-        });
-    }
+    let in_context = matrices(model, &placements, codec, run)?;
+    let streams = tensors::split(model, |kind| !in_context.iter().any(|section| section.kind == kind));
+    sections.extend(streams.iter().map(|(&kind, stream)| match (codec, tensors::in_planes(kind)) {
+        (Codec::Context, true) => {
+            smaller(kind, codec, context::encode_halves(kind, stream, &placements), || tensors::to_planes(stream))
+        }
+        (_, true) => section(kind, &tensors::to_planes(stream), codec),
+        (Codec::Context, false) => section(kind, stream, Codec::Stored),
+        (_, false) => section(kind, stream, codec.for_codes(stream)),
+    }));
+    sections.extend(in_context);
+    sections.sort_by_key(|section| section.kind);
     let file = container::assemble(&sections);
-    let ledger = Ledger::new(&container::parse(&file)?, &placements, &streams);
+    let parsed = container::parse(&file)?;
+    let mut streams: Streams<'_> = streams.into_iter().map(|(kind, bytes)| (kind, Stream::Bytes(bytes))).collect();
+    for section in &parsed {
+        if let Some(kind) = section.kind.filter(|kind| Kind::STREAMS.contains(kind) && !streams.contains_key(kind)) {
+            let n = placements.iter().filter(|p| p.values.0 == kind).count();
+            streams.insert(kind, Stream::Matrices(context::split_codes(kind, section.coded, n)?));
+        }
+    }
+    let ledger = Ledger::new(&parsed, &placements, &streams);
     Ok((file, ledger))
+}
+
+/// The sections of codes that are smaller with each matrix coded for itself; none but for [`Codec::Context`].
+fn matrices(model: &Model, placements: &[Placement], codec: Codec, run: &Run<'_>) -> Result<Vec<Coded>> {
+    let mut sections = Vec::new();
+    if codec == Codec::Context {
+        for (kind, size) in streams::sizes(placements).into_iter().filter(|&(kind, _)| !tensors::in_planes(kind)) {
+            let (raw, coded) = (size as u64, context::encode_codes(kind, model, run)?);
+            if coded.len() < size {
+                sections.push(Coded { kind, codec, raw, coded });
+            }
+        }
+    }
+    Ok(sections)
 }
 
 /// Codes a section by `codec`, or stores it where that is no larger.
 fn section(kind: Kind, raw: &[u8], codec: Codec) -> Coded {
-    let coded = codec.encode(raw);
-    let (codec, coded) = if coded.len() < raw.len() { (codec, coded) } else { (Codec::Stored, raw.to_vec()) };
-    Coded { kind, codec, raw: raw.len() as u64, coded }
+    smaller(kind, codec, codec.encode(raw), || raw.to_vec())
+}
+
+/// A section as it was coded, or stored where that is no larger.
+fn smaller(kind: Kind, codec: Codec, coded: Vec<u8>, raw: impl FnOnce() -> Vec<u8>) -> Coded {
+    let raw = raw();
+    let size = raw.len() as u64;
+    let (codec, coded) = if coded.len() < raw.len() { (codec, coded) } else { (Codec::Stored, raw) };
+    Coded { kind, codec, raw: size, coded }
 }

@@ -141,7 +141,7 @@ fn compress(paths: &Paths, threads: usize) -> Result<Outcome> {
         int6_layers: None,
         target_bytes: None,
         scheme: Scheme::Reference,
-        codec: Codec::Brotli,
+        codec: Codec::Context,
         calibration_tokens: CALIBRATION_TOKENS,
         windows: Windows { seq_len: None, stride: None, plain: false, max_tokens: None },
         threads,
