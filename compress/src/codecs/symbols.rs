@@ -16,14 +16,12 @@ pub(super) fn of(matrix: &QuantizedMatrix) -> Result<Cow<'_, [i8]>> {
     if !matrix.trellis {
         return Ok(Cow::Borrowed(&matrix.codes));
     }
-    let order = matrix.column_order();
-    let mut symbols = vec![0; matrix.codes.len()];
-    for row in 0..matrix.rows {
+    let mut symbols = Vec::with_capacity(matrix.codes.len());
+    for (row, codes) in matrix.codes.chunks_exact(matrix.cols.max(1)).enumerate() {
         let mut state = State::default();
-        for &col in &order {
-            let (at, code) = (row * matrix.cols + col, matrix.codes[row * matrix.cols + col]);
+        for (col, &code) in codes.iter().enumerate() {
             let index = state.index(code.into()).ok_or(Error::NotAPath { row, col, code })?;
-            symbols[at] = index as i8;
+            symbols.push(index as i8);
             state = state.next(index);
         }
     }
@@ -46,17 +44,16 @@ pub(super) fn into_codes(codec: &str, outline: &QuantizedMatrix, symbols: Vec<i8
             None => Ok(symbols),
         };
     }
-    let order = outline.column_order();
     let mut codes = symbols;
     for row in codes.chunks_exact_mut(outline.cols.max(1)) {
         let mut state = State::default();
-        for &col in &order {
-            let index = i32::from(row[col]);
+        for symbol in row {
+            let index = i32::from(*symbol);
             let code = state.code(index);
             if code.unsigned_abs() > outline.q_max.into() {
                 return Err(beyond(code));
             }
-            row[col] = code as i8;
+            *symbol = code as i8;
             state = state.next(index);
         }
     }
@@ -68,13 +65,12 @@ pub(super) fn into_codes(codec: &str, outline: &QuantizedMatrix, symbols: Vec<i8
 pub(super) fn parities(matrix: &QuantizedMatrix, symbols: &[i8]) -> Vec<bool> {
     let mut parities = vec![false; symbols.len()];
     if matrix.trellis {
-        let order = matrix.column_order();
         let rows = parities.chunks_exact_mut(matrix.cols.max(1)).zip(symbols.chunks_exact(matrix.cols.max(1)));
         for (parities, symbols) in rows {
             let mut state = State::default();
-            for &col in &order {
-                parities[col] = state.is_odd();
-                state = state.next(symbols[col].into());
+            for (parity, &index) in parities.iter_mut().zip(symbols) {
+                *parity = state.is_odd();
+                state = state.next(index.into());
             }
         }
     }
