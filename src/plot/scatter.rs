@@ -72,7 +72,8 @@ impl Scatter {
         let budget = self.budget.iter().map(|b| b.0);
         let x = Axis::new(marks().map(|m| m.x).chain(budget), self.x.1, true, (LEFT, WIDTH - RIGHT));
         let level = self.level.iter().map(|l| l.0);
-        let y = Axis::new(marks().map(|m| m.y).chain(level), self.y.1, false, (bottom, TOP));
+        let cap = cap(marks().map(|m| m.y).collect());
+        let y = Axis::new(marks().map(|m| m.y).chain(level).filter(|&y| y <= cap), self.y.1, false, (bottom, TOP));
         let mut out = String::new();
         svg::text(&mut out, (8.0, 20.0), "head", Anchor::Start, &self.title);
         self.grid(&mut out, &x, &y);
@@ -90,15 +91,18 @@ impl Scatter {
             svg::path(&mut out, "front", &front);
         }
         for series in &self.series {
+            let class = format!("line s{} k{}", series.group % COLOURS, series.kind % super::SHAPES);
             let points: Vec<_> = series.marks.iter().map(place).collect();
-            if points.len() > 1 {
-                let class = format!("line s{} k{}", series.group % COLOURS, series.kind % super::SHAPES);
-                svg::path(&mut out, &class, &points);
-            }
+            below(&points, TOP).iter().for_each(|part| svg::path(&mut out, &class, part));
         }
         for series in &self.series {
+            let class = format!("c{}", series.group % COLOURS);
             for m in &series.marks {
-                svg::mark(&mut out, &format!("c{}", series.group % COLOURS), series.kind, place(m), &m.title);
+                let (x, y) = place(m);
+                svg::mark(&mut out, &class, series.kind, (x, y.max(TOP)), &m.title);
+                if y < TOP {
+                    svg::text(&mut out, (x + 8.0, TOP + 12.0), "small", Anchor::Start, &format!("↑ {:.2}", m.y));
+                }
             }
         }
         self.references.iter().for_each(|m| reference(&mut out, place(m), &m.title));
@@ -150,6 +154,37 @@ impl Scatter {
         place.end_row();
         place.row
     }
+}
+
+/// The highest value worth its place: one far above most others would press them into a line, and is drawn at the edge.
+fn cap(mut values: Vec<f64>) -> f64 {
+    values.retain(|y| y.is_finite());
+    values.sort_by(f64::total_cmp);
+    let (Some(&low), Some(&high)) = (values.first(), values.last()) else { return f64::INFINITY };
+    let most = values[(values.len() - 1) * 4 / 5];
+    if most > low && high - low > 5.0 * (most - low) { low + 2.0 * (most - low) } else { f64::INFINITY }
+}
+
+/// The parts of a line that are not above the picture's edge `top`, cut where they cross it.
+fn below(points: &[(f64, f64)], top: f64) -> Vec<Vec<(f64, f64)>> {
+    let mut parts = vec![Vec::new()];
+    let last = |parts: &mut Vec<Vec<_>>, p| parts.last_mut().expect("there is always one").push(p);
+    for (i, &(x, y)) in points.iter().enumerate() {
+        if let Some(&(x0, y0)) = i.checked_sub(1).map(|before| &points[before])
+            && (y0 < top) != (y < top)
+        {
+            let cut = x0 + (x - x0) * (top - y0) / (y - y0);
+            if y0 < top {
+                parts.push(Vec::new());
+            }
+            last(&mut parts, (cut, top));
+        }
+        if y >= top {
+            last(&mut parts, (x, y));
+        }
+    }
+    parts.retain(|part| part.len() > 1);
+    parts
 }
 
 /// A point of others: a cross and its name, to the left of it near the right edge.
@@ -238,6 +273,21 @@ mod tests {
             let number = |name| node.attribute(name).unwrap().parse::<f64>().unwrap();
             assert!((0.0..=WIDTH).contains(&number("x")) && (0.0..=620.0).contains(&number("y")), "{node:?}");
         }
+    }
+
+    #[test]
+    fn a_point_far_above_the_others_is_drawn_at_the_edge() {
+        let mut far = picture();
+        far.series[0].marks[0].y = 9.0;
+        let text = far.svg(false);
+        assert!(text.contains("↑ 9.00") && !text.contains(">8</text>"), "the axis is for the others");
+        assert_eq!(cap(vec![1.0, 1.1, 1.2, 1.3, 1.4]), f64::INFINITY);
+        assert_eq!(cap(vec![2.0, 1.0, 9.0, 1.5, 1.25, 1.75]), 3.0);
+        assert_eq!(cap(vec![]), f64::INFINITY);
+        let line = [(0.0, 0.0), (2.0, 20.0), (3.0, 30.0), (4.0, 10.0), (5.0, 0.0)];
+        let parts = below(&line, 10.0);
+        assert_eq!(parts, [vec![(1.0, 10.0), (2.0, 20.0), (3.0, 30.0), (4.0, 10.0), (4.0, 10.0)]]);
+        assert_eq!(below(&[(0.0, 20.0), (1.0, 0.0), (2.0, 20.0)], 10.0).len(), 2);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `sweep`: bytes against bits per byte over checkpoints, schemes, codecs and sizes.
 //!
 //! Each point is one artifact, read back from disk and scored. A finished point is in `points.json` before the next one
-//! begins, under a key of everything that decides it, so that an interrupted sweep goes on where it stopped.
+//! begins, under a key of everything that decides it, so that an interrupted sweep goes on where it stopped. A folder may
+//! be swept several times: the table and the picture have all its points that are scored alike.
 
 mod bench;
 mod clock;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use sixpack_compress::sweep::{self, Key, Point, Points, Refused};
+use sixpack_compress::sweep::{self, Measure, Point, Points, Refused};
 use sixpack_formats::atomic;
 
 use self::bench::{Bench, Measured};
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &args::Sweep) -> Result<()> {
         return Ok(());
     };
     let known = Points::read(args.out.join(POINTS))?;
-    let mut sweep = Sweep { args, known, asked: Vec::new() };
+    let mut sweep = Sweep { args, known, measures: Vec::new() };
     let mut clock = Clock::new(checkpoints.len() * plan.len());
     for folder in &checkpoints {
         sweep.checkpoint(folder, &plan, &mut clock)?;
@@ -52,11 +53,11 @@ pub(crate) fn run(args: &args::Sweep) -> Result<()> {
     Ok(())
 }
 
-/// The points of a folder, and which of them this command asks for.
+/// The points of a folder, and what this command measures by.
 struct Sweep<'a> {
     args: &'a args::Sweep,
     known: Points,
-    asked: Vec<Key>,
+    measures: Vec<Measure>,
 }
 
 impl Sweep<'_> {
@@ -67,7 +68,7 @@ impl Sweep<'_> {
         clock.fewer(plan.len() - combinations.len());
         for settings in combinations {
             let key = bench.key(&settings);
-            self.asked.push(key.clone());
+            self.measures.push(key.measure.clone());
             if self.known.has(&key) {
                 clock.skip();
                 continue;
@@ -90,7 +91,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Writes the three files: all that is known, and of what this command asked for the table and the picture.
+    /// Writes the three files: all that is known, and of what can be compared the table and the picture.
     fn save(&self) -> Result<()> {
         let at = |name: &str| -> PathBuf { self.args.out.join(name) };
         self.known.write(at(POINTS))?;
@@ -100,12 +101,13 @@ impl Sweep<'_> {
         Ok(())
     }
 
+    /// The points of the folder that are measured as this command does, those of earlier ones too.
     fn points(&self) -> Vec<&Point> {
-        self.known.points.iter().filter(|p| self.asked.contains(&p.key)).collect()
+        self.known.points.iter().filter(|p| self.measures.contains(&p.key.measure)).collect()
     }
 
     fn refused(&self) -> Vec<&Refused> {
-        self.known.refused.iter().filter(|r| self.asked.contains(&r.key)).collect()
+        self.known.refused.iter().filter(|r| self.measures.contains(&r.key.measure)).collect()
     }
 
     fn json(&self) -> Json<'_> {
