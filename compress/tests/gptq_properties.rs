@@ -184,3 +184,55 @@ fn steps_of_zero_give_codes_of_zero() {
     assert!(q.codes[9..].iter().all(|&c| c == 0) && q.codes[4] == 0, "{:?}", q.codes);
     assert!(q.codes[..9].iter().any(|&c| c != 0));
 }
+
+/// The steps of equal slope, on the trellis or not.
+fn grid(prepared: &Prepared, rows: usize, step: f32, trellis: bool, rate: f32) -> Grid {
+    let noise = prepared.noise();
+    let mean = noise.iter().sum::<f32>() / noise.len() as f32;
+    let columns = noise.iter().map(|d| f16::from_f32(d / mean)).collect();
+    Grid { q_max: 127, scales: vec![f16::from_f32(step); rows], columns, trellis, rate }
+}
+
+#[test]
+fn the_trellis_has_less_error_than_steps_twice_as_wide_and_less_than_rounding() {
+    for (seed, shape) in [[1, 1], [1, 40], [30, 31], [17, 130], [40, 200]].into_iter().enumerate() {
+        let mut numbers = Numbers(seed as u64);
+        let w = numbers.matrix(shape[0], shape[1], 0.3);
+        let w = Matrix::new("w", shape, &w).unwrap();
+        let h = numbers.hessian(shape[1], 3 * shape[1]);
+        let prepared = Prepared::new(&h, shape[1], Order::Natural).unwrap();
+        let error = |trellis, step| {
+            hessian_error(&w, &quantize_to(&w, &prepared, &grid(&prepared, shape[0], step, trellis, 0.0)), &h).unwrap()
+        };
+        let (trellis, wide) = (error(true, 0.1), error(false, 0.2));
+        assert!(trellis < wide * if shape[0] * shape[1] > 100 { 0.9 } else { 1.001 }, "{shape:?}: {trellis}, {wide}");
+        let q = quantize_to(&w, &prepared, &grid(&prepared, shape[0], 0.1, true, 0.0));
+        let mut nearest = q.clone();
+        for (i, code) in nearest.codes.iter_mut().enumerate() {
+            let (row, column) = (i / shape[1], i % shape[1]);
+            let step = 2.0 * q.scales[row].to_f32() * q.columns[column].to_f32();
+            *code = (2.0 * (w.values()[i] / step).round_ties_even()) as i8;
+        }
+        let nearest = hessian_error(&w, &nearest, &h).unwrap();
+        assert!(trellis <= nearest * 1.001, "{shape:?}: {trellis}, {nearest} by rounding");
+    }
+}
+
+#[test]
+fn a_price_on_bits_makes_codes_smaller_for_little_error() {
+    let (rows, cols) = (40, 150);
+    let mut numbers = Numbers(12);
+    let (w, h) = (numbers.matrix(rows, cols, 0.3), numbers.hessian(cols, 500));
+    let w = Matrix::new("w", [rows, cols], &w).unwrap();
+    let prepared = Prepared::new(&h, cols, Order::Natural).unwrap();
+    for (trellis, step) in [(true, 0.2), (false, 0.4)] {
+        let at = |rate| {
+            let q = quantize_to(&w, &prepared, &grid(&prepared, rows, step, trellis, rate));
+            let size: f64 = q.codes.iter().map(|&c| f64::from(c).powi(2)).sum();
+            (size, hessian_error(&w, &q, &h).unwrap())
+        };
+        let ((free_size, free_error), (size, error)) = (at(0.0), at(1.0));
+        assert!(size < 0.98 * free_size, "{size} of {free_size}");
+        assert!(error < 1.4 * free_error, "{error}, {free_error} without a price");
+    }
+}

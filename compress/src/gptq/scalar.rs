@@ -4,9 +4,10 @@ use crate::product::{View, ViewMut, add_product};
 use crate::round::code;
 
 use super::BLOCK;
+use super::price::Prices;
 
 /// Codes `[rows, cols]` of `w [rows, cols]`, whose columns are in the order of `factor [cols, cols]`.
-pub(super) fn quantize_columns(mut w: Vec<f32>, factor: &[f32], steps: &[f32], q_max: u8) -> Vec<i8> {
+pub(super) fn quantize_columns(mut w: Vec<f32>, factor: &[f32], steps: &[f32], prices: &Prices, q_max: u8) -> Vec<i8> {
     let (rows, cols) = (steps.len(), w.len() / steps.len());
     let mut codes = vec![0i8; w.len()];
     let mut errors = vec![0.0f32; rows * BLOCK];
@@ -17,7 +18,8 @@ pub(super) fn quantize_columns(mut w: Vec<f32>, factor: &[f32], steps: &[f32], q
         for (row, &step) in steps.iter().enumerate() {
             let span = row * cols + start..row * cols + end;
             let row_errors = &mut errors[row * width..(row + 1) * width];
-            let block = Block { factor, cols, start, step, q_max: f32::from(q_max) };
+            let prices = (prices.rows[row], &prices.columns[start..end]);
+            let block = Block { factor, cols, start, step, prices, q_max: f32::from(q_max) };
             block.quantize(&mut w[span.clone()], &mut codes[span], row_errors);
         }
         if end < cols {
@@ -36,6 +38,8 @@ struct Block<'a> {
     cols: usize,
     start: usize,
     step: f32,
+    /// Of the row and of the block's columns.
+    prices: (f32, &'a [f32]),
     q_max: f32,
 }
 
@@ -45,7 +49,8 @@ impl Block<'_> {
         for k in 0..w.len() {
             let column = self.start + k;
             let factor = &self.factor[column * self.cols + column..][..w.len() - k];
-            let q = code(w[k], self.step, self.q_max);
+            let (row, columns) = self.prices;
+            let q = code(w[k] / (1.0 + row * columns[k]), self.step, self.q_max);
             let error = (w[k] - q * self.step) / factor[0];
             codes[k] = q as i8;
             errors[k] = error;

@@ -7,6 +7,7 @@
 
 use sixpack_formats::trellis::{NEXT, STATES};
 
+use super::price::Prices;
 use crate::product::{View, ViewMut, add_product};
 
 /// Columns of a block. Survivors are kept apart within it and one block back.
@@ -20,22 +21,31 @@ const CHUNK: usize = 8 * LANES;
 type Lanes<T> = [T; LANES];
 
 /// Codes `[rows, cols]` of `w [rows, cols]`, which is in units of the steps and in the order of rounding, as is `factor
-/// [cols, cols]`. `q_max` is at least 2.
-pub(super) fn quantize_columns(mut w: Vec<f32>, factor: &[f32], cols: usize, q_max: u8) -> Vec<i8> {
+/// [cols, cols]` and the prices. `q_max` is at least 2.
+pub(super) fn quantize_columns(mut w: Vec<f32>, factor: &[f32], prices: &Prices, q_max: u8) -> Vec<i8> {
+    let cols = prices.columns.len();
     let mut codes = vec![0i8; w.len()];
-    let blocks: Vec<Block> = (0..cols).step_by(BLOCK).map(|start| Block::new(factor, cols, start, q_max)).collect();
+    let blocks = (0..cols).step_by(BLOCK).map(|start| Block::new(factor, &prices.columns, start, q_max));
+    let blocks: Vec<Block> = blocks.collect();
     let mut scratch = Scratch::default();
-    for (w, codes) in w.chunks_mut(CHUNK * cols).zip(codes.chunks_mut(CHUNK * cols)) {
-        quantize_rows(w, codes, &blocks, factor, &mut scratch);
+    let chunks = w.chunks_mut(CHUNK * cols).zip(codes.chunks_mut(CHUNK * cols));
+    for ((w, codes), prices) in chunks.zip(prices.rows.chunks(CHUNK)) {
+        quantize_rows((w, prices), codes, &blocks, factor, &mut scratch);
     }
     codes
 }
 
 /// Some rows, by all blocks of columns.
-fn quantize_rows(w: &mut [f32], codes: &mut [i8], blocks: &[Block], factor: &[f32], scratch: &mut Scratch) {
+fn quantize_rows(
+    (w, prices): (&mut [f32], &[f32]),
+    codes: &mut [i8],
+    blocks: &[Block],
+    factor: &[f32],
+    scratch: &mut Scratch,
+) {
     let cols = blocks.last().map_or(0, |block| block.start + block.width);
     let rows = w.len() / cols;
-    let mut groups = vec![Group::default(); rows.div_ceil(LANES)];
+    let mut groups: Vec<Group> = prices.chunks(LANES).map(Group::new).collect();
     let mut settled = vec![0.0f32; rows * BLOCK];
     for block in blocks {
         let (start, end) = (block.start, block.start + block.width);
@@ -43,7 +53,7 @@ fn quantize_rows(w: &mut [f32], codes: &mut [i8], blocks: &[Block], factor: &[f3
         for (group, ((w, codes), settled)) in groups.iter_mut().zip(parts) {
             pulp::Arch::new().dispatch(|| {
                 block.approach(w, cols, &group.errors, scratch);
-                block.search(&mut group.costs, scratch);
+                block.search(group, scratch);
                 block.settle(group, scratch, settled, codes, cols);
             });
         }
@@ -63,6 +73,7 @@ fn quantize_rows(w: &mut [f32], codes: &mut [i8], blocks: &[Block], factor: &[f3
 /// The survivors of a group of rows after a block.
 #[derive(Clone)]
 struct Group {
+    prices: Lanes<f32>,
     /// Cost of each, the least of a row 0.
     costs: [Lanes<f32>; STATES],
     /// Errors in the block, over `U[j, j]`.
@@ -71,16 +82,16 @@ struct Group {
     codes: Box<[[Lanes<i8>; BLOCK]; STATES]>,
 }
 
-impl Default for Group {
-    fn default() -> Self {
+impl Group {
+    fn new(of_rows: &[f32]) -> Self {
+        let mut prices = [0.0; LANES];
+        prices[..of_rows.len()].copy_from_slice(of_rows);
         let mut costs = [[f32::INFINITY; LANES]; STATES];
         costs[0] = [0.0; LANES];
         let errors = Box::new([[[0.0; LANES]; BLOCK]; STATES]);
-        Self { costs, errors, codes: Box::new([[[0; LANES]; BLOCK]; STATES]) }
+        Self { prices, costs, errors, codes: Box::new([[[0; LANES]; BLOCK]; STATES]) }
     }
-}
 
-impl Group {
     /// The survivor of least cost in a row, the first of equals.
     #[inline(always)]
     fn best(&self, lane: usize) -> usize {
@@ -148,10 +159,12 @@ struct Block {
     within: Vec<[f32; BLOCK]>,
     /// The least and largest code of each subset.
     limits: [[f32; 2]; 4],
+    prices: Vec<f32>,
 }
 
 impl Block {
-    fn new(factor: &[f32], cols: usize, start: usize, q_max: u8) -> Self {
+    fn new(factor: &[f32], prices: &[f32], start: usize, q_max: u8) -> Self {
+        let cols = prices.len();
         let width = BLOCK.min(cols - start);
         let row = |j: usize| {
             let mut row = [0.0; BLOCK];
@@ -166,7 +179,7 @@ impl Block {
             let least = -q_max + (subset + q_max).rem_euclid(4);
             [least as f32, largest as f32]
         });
-        Self { start, width, spread, within, limits }
+        Self { start, width, spread, within, limits, prices: prices[start..start + width].to_vec() }
     }
 
     /// For each row and survivor the weights of the block: `w` less what the errors of the block before make of them.
@@ -192,11 +205,11 @@ impl Block {
 
     /// The best way to each state, column by column.
     #[inline(always)]
-    fn search(&self, costs: &mut [Lanes<f32>; STATES], scratch: &mut Scratch) {
+    fn search(&self, group: &mut Group, scratch: &mut Scratch) {
         let [from, to] = &mut scratch.near;
         for (k, step) in scratch.steps[..self.width].iter_mut().enumerate() {
             let factor = &self.within[k];
-            let masks = self.step(k, from, costs, step);
+            let masks = self.step(k, from, group, step);
             for (t, to) in to.iter_mut().enumerate() {
                 let [a, b] = WAYS[t].map(|(before, _)| &from[before]);
                 let (mask, error) = (&masks[t], &step.errors[t]);
@@ -211,17 +224,21 @@ impl Block {
         }
     }
 
-    /// The best way into each state at column `k`. `costs` are the survivors', before and after. Returns whether the
+    /// The best way into each state at column `k`. The survivors' costs are those before and become those
+    /// after. Returns whether the
     /// second way was taken, as a mask of all bits.
     #[inline(always)]
     fn step(
         &self,
         k: usize,
         near: &[[Lanes<f32>; BLOCK]; STATES],
-        costs: &mut [Lanes<f32>; STATES],
+        group: &mut Group,
         step: &mut Step,
     ) -> [Lanes<u32>; STATES] {
         let inverse = 1.0 / self.within[k][k];
+        let Group { costs, prices, .. } = group;
+        let prices = prices.map(|price| price * self.prices[k]);
+        let shares = prices.map(|price| 0.25 / (1.0 + price));
         let mut codes = [[[0.0f32; LANES]; 2]; STATES];
         let mut totals = [[[0.0f32; LANES]; 2]; STATES];
         for s in 0..STATES {
@@ -231,11 +248,12 @@ impl Block {
                 let offset = subset as f32;
                 for lane in 0..LANES {
                     let x = near[s][k][lane];
-                    let code = 4.0 * ((x - offset) * 0.25).round_ties_even() + offset;
+                    // The least of (x − code)² + price · code².
+                    let code = 4.0 * (x * shares[lane] - offset * 0.25).round_ties_even() + offset;
                     let code = code.max(least).min(largest);
-                    let error = (x - code) * inverse;
+                    let (error, bits) = ((x - code) * inverse, code * inverse);
                     codes[s][upper][lane] = code;
-                    totals[s][upper][lane] = costs[s][lane] + error * error;
+                    totals[s][upper][lane] = costs[s][lane] + error * error + prices[lane] * bits * bits;
                 }
             }
         }

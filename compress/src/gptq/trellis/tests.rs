@@ -4,6 +4,10 @@ use sixpack_formats::trellis::State;
 
 use super::*;
 
+fn free(rows: usize, cols: usize) -> Prices {
+    Prices { rows: vec![0.0; rows], columns: vec![0.0; cols] }
+}
+
 /// Numbers in ±1 by a linear congruential generator.
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed;
@@ -33,7 +37,7 @@ struct Survivor {
 }
 
 /// A row by the definition.
-fn plain(row: &[f32], factor: &[f32], q_max: i32) -> Survivor {
+fn plain(row: &[f32], factor: &[f32], prices: &[f32], q_max: i32) -> Survivor {
     let cols = row.len();
     let mut survivors: Vec<(State, Survivor)> =
         vec![(State::default(), Survivor { cost: 0.0, weights: row.to_vec(), codes: Vec::new() })];
@@ -44,7 +48,8 @@ fn plain(row: &[f32], factor: &[f32], q_max: i32) -> Survivor {
                 let next = state.next(state.index(code).unwrap());
                 let mut after = survivor.clone();
                 let error = (after.weights[k] - code as f32) / factor[k * cols + k];
-                after.cost += f64::from(error * error);
+                let size = code as f32 / factor[k * cols + k];
+                after.cost += f64::from(error * error + prices[k] * size * size);
                 match best.iter_mut().find(|(state, _)| *state == next) {
                     Some((_, other)) if other.cost <= after.cost => continue,
                     known => {
@@ -64,14 +69,15 @@ fn plain(row: &[f32], factor: &[f32], q_max: i32) -> Survivor {
 }
 
 /// What a row of codes costs.
-fn cost(row: &[f32], factor: &[f32], codes: &[i8]) -> f64 {
+fn cost(row: &[f32], factor: &[f32], prices: &[f32], codes: &[i8]) -> f64 {
     let cols = row.len();
     let mut weights = row.to_vec();
     let mut sum = 0.0;
     for k in 0..cols {
         let error = (weights[k] - f32::from(codes[k])) / factor[k * cols + k];
         (k + 1..cols).for_each(|j| weights[j] -= error * factor[k * cols + j]);
-        sum += f64::from(error * error);
+        let size = f32::from(codes[k]) / factor[k * cols + k];
+        sum += f64::from(error * error + prices[k] * size * size);
     }
     sum
 }
@@ -85,12 +91,18 @@ fn agrees_with_the_plain_search() {
     {
         let w: Vec<f32> = numbers(seed as u64, rows * cols).iter().map(|x| 6.0 * x).collect();
         let factor = factor(90 + seed as u64, cols);
-        let codes = quantize_columns(w.clone(), &factor, cols, q_max);
+        let mut prices = free(rows, cols);
+        if seed % 2 == 0 {
+            prices.rows = numbers(50, rows).iter().map(|x| 0.2 + 0.2 * x).collect();
+            prices.columns = numbers(51, cols).iter().map(|x| 1.0 + x).collect();
+        }
+        let codes = quantize_columns(w.clone(), &factor, &prices, q_max);
         let (mut same, mut ours, mut theirs) = (0, 0.0, 0.0);
-        for (row, codes) in w.chunks_exact(cols).zip(codes.chunks_exact(cols)) {
-            let expected = plain(row, &factor, i32::from(q_max));
+        for (i, (row, codes)) in w.chunks_exact(cols).zip(codes.chunks_exact(cols)).enumerate() {
+            let prices: Vec<f32> = prices.columns.iter().map(|column| prices.rows[i] * column).collect();
+            let expected = plain(row, &factor, &prices, i32::from(q_max));
             same += usize::from(codes == expected.codes);
-            ours += cost(row, &factor, codes);
+            ours += cost(row, &factor, &prices, codes);
             theirs += expected.cost;
         }
         // Sums in another order may change which of two paths of almost equal cost survives.
@@ -106,7 +118,7 @@ fn agrees_with_the_plain_search() {
 fn every_row_is_a_path_within_the_limits() {
     for (rows, cols, q_max, size) in [(1, 1, 2, 9.0), (20, 65, 2, 9.0), (33, 40, 5, 3.0), (7, 200, 127, 90.0)] {
         let w: Vec<f32> = numbers(7, rows * cols).iter().map(|x| size * x).collect();
-        let codes = quantize_columns(w, &factor(8, cols), cols, q_max);
+        let codes = quantize_columns(w, &factor(8, cols), &free(rows, cols), q_max);
         for row in codes.chunks_exact(cols) {
             let mut state = State::default();
             for &code in row {
@@ -123,11 +135,11 @@ fn rows_do_not_see_each_other_and_zeros_stay() {
     let mut w: Vec<f32> = numbers(3, rows * cols).iter().map(|x| 4.0 * x).collect();
     w[5 * cols..6 * cols].fill(0.0);
     let factor = factor(4, cols);
-    let all = quantize_columns(w.clone(), &factor, cols, 31);
+    let all = quantize_columns(w.clone(), &factor, &free(rows, cols), 31);
     assert!(all[5 * cols..6 * cols].iter().all(|&code| code == 0));
     for row in [0, 16, 36] {
         let span = row * cols..(row + 1) * cols;
-        assert_eq!(quantize_columns(w[span.clone()].to_vec(), &factor, cols, 31), all[span]);
+        assert_eq!(quantize_columns(w[span.clone()].to_vec(), &factor, &free(1, cols), 31), all[span]);
     }
 }
 
@@ -136,7 +148,7 @@ fn errors_are_a_decibel_below_those_of_steps_twice_as_wide() {
     let (rows, cols) = (32, 256);
     let w: Vec<f32> = numbers(11, rows * cols).iter().map(|x| 20.0 * x).collect();
     let identity: Vec<f32> = (0..cols * cols).map(|i| f32::from(u8::from(i % (cols + 1) == 0))).collect();
-    let codes = quantize_columns(w.clone(), &identity, cols, 31);
+    let codes = quantize_columns(w.clone(), &identity, &free(rows, cols), 31);
     let sum: f64 = w.iter().zip(&codes).map(|(&x, &q)| f64::from(x - f32::from(q)).powi(2)).sum();
     let mean = sum / w.len() as f64;
     // Steps of 2 have the mean square 1/3; the gain of eight states is 1 dB.
