@@ -58,14 +58,14 @@ fn every_codec_is_in_the_table_and_floors_are_below() {
         row(codec, "pairs");
     }
     assert_eq!(row("brotli-11", "plain")["relative"], 1.0);
-    // Three dice of four sides take 2.71 bits; the table of a coder that counts is paid for.
+    // Three dice of four sides take 2.984 bits; 3,072 throws seem to take a little less. Tables are paid for.
     let bits = |row: &Value| row["bits_per_weight"].as_f64().expect("bits");
     let floors = report["floors"].as_array().expect("floors");
     let within = bits(floors.iter().find(|f| f["floor"] == "order 0, within tensors").expect("this floor"));
-    assert!((2.6..2.72).contains(&within), "{within}");
+    assert!((2.96..2.984).contains(&within), "{within}");
     for codec in ["constriction-static", "constriction-adaptive", "sixpack"] {
         let bits = bits(row(codec, ""));
-        assert!((within..within + 0.2).contains(&bits), "{codec}: {bits}");
+        assert!((within..within + 0.1).contains(&bits), "{codec}: {bits}");
     }
 }
 
