@@ -63,12 +63,15 @@ impl Head {
 }
 
 /// The codes of `matrix`, coded. Its scales and column factors are not part of it: the decoder must know them.
-/// The same matrix always gives the same bytes; the length is exact for an artifact.
+/// Both orders are tried and the smaller is kept. The same matrix always gives the same bytes, as many as in an artifact.
 ///
 /// # Errors
 /// A trellis matrix of which the codes are not paths; `name` is for the message.
 pub fn encode(matrix: &QuantizedMatrix, name: &str) -> Result<Vec<u8>> {
-    encode_as(matrix, name, &choose(matrix))
+    let head = choose(matrix);
+    let by_rows = encode_as(matrix, name, &head)?;
+    let by_columns = encode_as(matrix, name, &Head { transposed: true, ..head })?;
+    Ok(if by_columns.len() < by_rows.len() { by_columns } else { by_rows })
 }
 
 fn encode_as(matrix: &QuantizedMatrix, name: &str, head: &Head) -> Result<Vec<u8>> {

@@ -133,11 +133,13 @@ impl<'a> Decoder<'a> {
         let slot = self.state & (WHOLE - 1);
         let symbol = distribution.find(slot);
         let (start, frequency) = (distribution.starts[symbol] as u32, u32::from(distribution.frequencies[symbol]));
-        self.state = frequency * (self.state >> PROBABILITY_BITS) + slot - start;
+        // Never out of range: a frequency is at most 2^15, and the slot is not below its symbol's start.
+        let above = frequency.wrapping_mul(self.state >> PROBABILITY_BITS);
+        self.state = above.wrapping_add(slot.wrapping_sub(start));
         if self.state < LOW {
             let word = self.coded.get(self.front..self.front + 2).map_or(0, |w| u16::from_le_bytes([w[0], w[1]]));
             self.state = self.state << 16 | u32::from(word);
-            self.front += 2;
+            self.front = self.front.wrapping_add(2);
         }
         symbol
     }
@@ -148,9 +150,9 @@ impl<'a> Decoder<'a> {
         if self.held < n {
             self.refill();
         }
-        let value = (self.hold & ((1 << n) - 1)) as u32;
-        self.hold >>= n;
-        self.held -= n;
+        let value = (self.hold & !(u64::MAX << (n & 63))) as u32;
+        self.hold >>= n & 63;
+        self.held = self.held.wrapping_sub(n);
         value
     }
 

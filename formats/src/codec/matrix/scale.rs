@@ -26,8 +26,9 @@ impl Factor {
     /// Learns from a code with this score: one step of a Kalman filter.
     #[inline(always)]
     pub(super) fn learn(&mut self, score: i32, information: i32) {
-        self.information = (self.information + information).min(MOST);
-        self.log += score * LOG2_E / self.information;
+        // A score is within ±2^11 and an information below 2^12, so nothing overflows.
+        self.information = self.information.wrapping_add(information).min(MOST);
+        self.log = self.log.wrapping_add(score.wrapping_mul(LOG2_E) / self.information);
     }
 }
 

@@ -19,8 +19,8 @@ const BITS: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) levels: &'static [Level; LEVELS],
-    pub(super) distributions: Vec<Distribution>,
-    counts: Vec<[u32; SYMBOLS]>,
+    pub(super) distributions: Box<[Distribution; LEVELS]>,
+    counts: Box<[[u32; SYMBOLS]; LEVELS]>,
     /// Symbols counted, and how many there must be for the next correction.
     seen: u32,
     next: u32,
@@ -28,17 +28,18 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn new(grid: Grid) -> Self {
-        static GAUSSIANS: LazyLock<[Vec<Distribution>; 2]> = LazyLock::new(|| {
-            let all = |grid| levels(grid).iter().map(|level| Distribution::new(&level.weights)).collect();
+        static GAUSSIANS: LazyLock<[Box<[Distribution; LEVELS]>; 2]> = LazyLock::new(|| {
+            let all = |grid| Box::new(levels(grid).each_ref().map(|level| Distribution::new(&level.weights)));
             [all(Grid::Even), all(Grid::Odd)]
         });
         let (levels, distributions) = (levels(grid), GAUSSIANS[grid as usize].clone());
-        Self { levels, distributions, counts: vec![[0; SYMBOLS]; LEVELS], seen: 0, next: FIRST }
+        Self { levels, distributions, counts: Box::new([[0; SYMBOLS]; LEVELS]), seen: 0, next: FIRST }
     }
 
     #[inline(always)]
     pub(super) fn count(&mut self, level: usize, symbol: usize) {
-        self.counts[level][symbol] += 1;
+        let count = &mut self.counts[level][symbol];
+        *count = count.saturating_add(1);
     }
 
     /// After a line of codes: corrects the distributions if a third more than last time has been counted.
