@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let provenance = Provenance { tool: "example".into(), seed: Some(42), ..Provenance::default() };
     let options = Options {
         scheme: Scheme::Reference,
+        sensitivity: None,
         int6_layers: None,
         target_bytes: None,
         codec: Codec::Brotli,

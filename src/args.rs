@@ -154,14 +154,29 @@ pub(crate) struct Compress {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     /// Quantisation scheme
-    #[arg(long, value_enum, default_value_t = SchemeName::Reference)]
+    #[arg(long, value_enum, default_value_t = SchemeName::Rd)]
     pub(crate) scheme: SchemeName,
-    /// How many matrices get int6, by sensitivity; the rest int5 (default: all, or what --target-bytes allows)
-    #[arg(long, value_name = "N")]
-    pub(crate) int6_layers: Option<usize>,
-    /// The file must not be larger
+    /// The file must not be larger; rd and sdclip fill it to within 0.2%
     #[arg(long, value_name = "B")]
     pub(crate) target_bytes: Option<u64>,
+    /// rd without a target: rise of the loss to aim for, in nats per token
+    #[arg(long, value_name = "NATS", value_parser = positive, conflicts_with = "target_bytes")]
+    pub(crate) loss: Option<f64>,
+    /// rd: do without sensitivity.safetensors, which is measured where it is missing
+    #[arg(long)]
+    pub(crate) no_sensitivity: bool,
+    /// sdclip: clip of attention matrices in standard deviations; a target keeps only the ratios of the three
+    #[arg(long, value_name = "K", default_value_t = 12.85, value_parser = positive)]
+    pub(crate) clip_attention: f64,
+    /// sdclip: clip of MLP matrices
+    #[arg(long, value_name = "K", default_value_t = 12.85, value_parser = positive)]
+    pub(crate) clip_mlp: f64,
+    /// sdclip: clip of the embedding tables
+    #[arg(long, value_name = "K", default_value_t = 20.0, value_parser = positive)]
+    pub(crate) clip_tables: f64,
+    /// reference: how many matrices get int6, by trace of the Hessian; the rest int5 (default: all, or what fits)
+    #[arg(long, value_name = "N")]
+    pub(crate) int6_layers: Option<usize>,
     /// Codec of the streams
     #[arg(long, value_enum, default_value_t = CodecName::Context)]
     pub(crate) codec: CodecName,
@@ -171,6 +186,12 @@ pub(crate) struct Compress {
     /// Write a page about the result: bytes, errors, predictions, provenance
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// What to calibrate on; text of the model's own is written token by token, which takes its time
+    #[arg(long, value_enum, default_value_t = CalibrateOn::Data)]
+    pub(crate) calibrate_on: CalibrateOn,
+    /// Seed of the text that the model writes
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
@@ -469,6 +490,20 @@ impl Machine {
 pub(crate) enum SchemeName {
     /// GPTQ int6/int5 with the reference's fixed floor of the step
     Reference,
+    /// GPTQ with steps in proportion to the deviation of each row
+    Sdclip,
+    /// GPTQ with steps by what errors cost, one rate-distortion slope for the whole model
+    Rd,
+}
+
+/// Where calibration text comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CalibrateOn {
+    /// Training tokens of --data
+    Data,
+    /// Text that the model itself writes, seeded, at temperature 1
+    #[value(name = "self")]
+    Itself,
 }
 
 /// Codecs of an artifact's streams.

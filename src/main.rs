@@ -9,6 +9,7 @@ mod plot;
 mod progress;
 mod report;
 mod say;
+mod self_text;
 mod table;
 mod verbs;
 

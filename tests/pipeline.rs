@@ -59,7 +59,7 @@ fn text_to_a_scored_artifact_that_speaks() {
 #[test]
 fn the_budget_and_the_split_are_kept() {
     let work = Work::trained();
-    let base = "compress checkpoint --data shards --calibration-tokens 4096 --plain --out small.6pk";
+    let base = "compress checkpoint --data shards --scheme reference --calibration-tokens 4096 --plain --out small.6pk";
     std::fs::write(work.at("small.6pk"), "an older file").expect("file");
     let refused = work.run(&format!("{base} --target-bytes 1000")).fails(1, "1000");
     assert!(refused.stderr.contains("over") || refused.stderr.contains("more"), "{refused:?}");
@@ -76,6 +76,12 @@ fn the_budget_and_the_split_are_kept() {
     let fitted = work.run(&format!("{base} --target-bytes {target} --json")).json();
     let bytes = number(&fitted, "/artifact/bytes");
     assert!(bytes <= target as f64 && bytes > number(&none, "/artifact/bytes"), "{bytes} for {target}");
+    let rd = base.replace("reference", "rd");
+    work.run(&format!("{rd} --int6-layers 0")).fails(2, "--int6-layers");
+    let solved = work.run(&format!("{rd} --target-bytes {target} --json")).json();
+    let bytes = number(&solved, "/artifact/bytes");
+    assert!(bytes <= target as f64 && bytes > 0.99 * target as f64, "{bytes} for {target}");
+    work.run(&format!("{rd} --no-sensitivity --calibrate-on self --calibration-tokens 512")).ok();
     let zstd = work.run(&format!("{base} --codec zstd --json")).json();
     assert_ne!(number(&zstd, "/artifact/bytes"), number(&all, "/artifact/bytes"));
 

@@ -7,21 +7,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use sixpack_formats::artifact::{self, Contents, Ledger, Provenance};
-use sixpack_formats::{Codec, Model, QuantClass, TensorId, TensorSpec, atomic};
+use sixpack_formats::{Codec, Model, QuantClass, Sensitivity, TensorId, TensorSpec, atomic};
 
 use crate::hessian::thread_pool;
 use crate::mixed::widths;
 use crate::quantize::{Quantized, matrix, other, sensitivity};
 use crate::report::Report;
-use crate::{Calibration, Hessians, Result, Scheme, budget};
+use crate::{Calibration, Hessians, Result, Scheme, budget, planned};
 
 /// How to compress.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     /// How steps are chosen.
     pub scheme: Scheme,
-    /// How many matrices get int6, the most sensitive first; the others get int5. `None` for all, or with a target
-    /// for as many as fit.
+    /// What errors in each layer's outputs cost, for [`Scheme::Rd`]. Without it all layers may add the same share of
+    /// noise to their outputs.
+    pub sensitivity: Option<&'a Sensitivity>,
+    /// For [`Scheme::Reference`]: how many matrices get int6, the most sensitive first; the others get int5. `None` for
+    /// all, or with a target for as many as fit.
     pub int6_layers: Option<usize>,
     /// Most bytes the artifact may have, all of it counted.
     pub target_bytes: Option<u64>,
@@ -34,7 +37,7 @@ pub struct Options<'a> {
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
     /// Batches of calibration text run.
     Calibrating {
@@ -55,6 +58,20 @@ pub enum Progress {
         /// With so many matrices in int6.
         int6: usize,
     },
+    /// Hessians factored.
+    Factoring {
+        /// So many.
+        done: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// The artifact was coded once more on the way to its target.
+    Packed {
+        /// Its size.
+        bytes: u64,
+        /// The knob; see [`crate::report::Solved::knob`].
+        knob: f64,
+    },
 }
 
 /// A packed model.
@@ -73,8 +90,8 @@ pub struct Compressed {
 /// The result does not depend on the number of threads. `progress` is called from several of them.
 ///
 /// # Errors
-/// [`crate::Error::OverBudget`] if the artifact exceeds the target, saying what would fit; a weight that cannot be
-/// quantised, named; and whatever [`Hessians::measure`] and packing can fail with.
+/// [`crate::Error::OverBudget`] or [`crate::Error::TooSmall`] if the artifact exceeds the target, saying what would fit;
+/// a weight that cannot be quantised, named; a sensitivity that is not of this model; and whatever [`Hessians::measure`] and packing can fail with.
 pub fn compress(
     model: &Model,
     calibration: Option<&Calibration<'_>>,
@@ -83,7 +100,8 @@ pub fn compress(
 ) -> Result<Compressed> {
     let measure =
         |c| Hessians::measure(model, c, options.threads, &|done, of| progress(Progress::Calibrating { done, of }));
-    let hessians = calibration.filter(|_| model.config.tensors().iter().any(is_matrix)).map(measure).transpose()?;
+    let needed = options.scheme != Scheme::Reference || model.config.tensors().iter().any(is_matrix);
+    let hessians = calibration.filter(|_| needed).map(measure).transpose()?;
     compress_with(model, hessians.as_ref(), options, progress)
 }
 
@@ -97,6 +115,9 @@ pub fn compress_with(
     options: &Options<'_>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Compressed> {
+    if options.scheme != Scheme::Reference {
+        return planned::compress(model, hessians, options, progress);
+    }
     let mut work = Work::new(model, hessians, options, progress)?;
     match options.target_bytes {
         None => work.pack(options.int6_layers.unwrap_or(usize::MAX)),
@@ -161,7 +182,7 @@ impl<'a> Work<'a> {
         let (file, ledger) = artifact::encode(&contents, self.options.codec)?;
         let rows = chosen().map(|q| q.report.clone()).collect();
         let matrices = self.sensitivities.len();
-        let mut report = Report { scheme: self.options.scheme, int6, matrices, tensors: rows };
+        let mut report = Report { scheme: self.options.scheme, int6, matrices, solved: None, tensors: rows };
         report.price(&ledger);
         Ok(Compressed { file, ledger, report })
     }

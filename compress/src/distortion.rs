@@ -24,12 +24,18 @@ pub fn mean_squared_error(w: &Matrix<'_>, q: &QuantizedMatrix) -> f64 {
 /// If the shapes of `w` and `q` differ.
 pub fn hessian_error(w: &Matrix<'_>, q: &QuantizedMatrix, hessian: &[f32]) -> Result<f64> {
     w.check_hessian(hessian)?;
+    Ok(row_errors(w, q, hessian).into_iter().sum())
+}
+
+/// The diagonal of `E H Eᵀ`, `[rows]`, of a Hessian that belongs to `w`.
+pub(crate) fn row_errors(w: &Matrix<'_>, q: &QuantizedMatrix, hessian: &[f32]) -> Vec<f64> {
     let (rows, cols) = (w.rows(), w.cols());
     let e: Vec<f32> = difference(w, q).collect();
     let mut eh = vec![0.0f32; rows * cols];
     let h = View::row_major(hessian, cols, cols);
     add_product(&mut ViewMut::row_major(&mut eh, rows, cols), 1.0, View::row_major(&e, rows, cols), h);
-    Ok(e.iter().zip(&eh).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum())
+    let row = |(e, eh): (&[f32], &[f32])| e.iter().zip(eh).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    e.chunks_exact(cols).zip(eh.chunks_exact(cols)).map(row).collect()
 }
 
 /// `trace` of a square matrix: a layer's sensitivity is that of its Hessian.

@@ -96,6 +96,28 @@ pub enum Error {
         /// The number of the stream.
         stream: usize,
     },
+    /// A scheme that chooses steps for a whole model was asked for those of one matrix.
+    #[error("scheme `{scheme}` chooses the steps of a whole model, not of one matrix")]
+    WholeModel {
+        /// Its name.
+        scheme: &'static str,
+    },
+    /// A count of int6 matrices for a scheme that has no such choice.
+    #[error("scheme `{scheme}` has no choice between int5 and int6: the number of int6 matrices is the reference's")]
+    NoInt6 {
+        /// Its name.
+        scheme: &'static str,
+    },
+    /// Nothing is small enough for the target.
+    #[error(
+        "the artifact takes {bytes} bytes at the coarsest steps, over the target of {target}: train a smaller model"
+    )]
+    TooSmall {
+        /// Most bytes it may have.
+        target: u64,
+        /// The fewest it takes.
+        bytes: u64,
+    },
     /// There is nothing to calibrate on.
     #[error(
         "calibration: expected {expected}, found {tokens} tokens for {batches} batches of {sequences} sequences of {seq_len}"

@@ -1,10 +1,10 @@
-//! Calibration: the Hessian `Σ xᵀx` of every layer that GPTQ quantises, over inputs `x` from training text.
+//! Calibration: the Hessian `Σ xᵀx` of every matrix product of the model, over inputs `x` from training text.
 
 use std::collections::BTreeMap;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
-use sixpack_formats::{Model, ModelConfig, Part, QuantClass, TensorId};
+use sixpack_formats::{Model, ModelConfig, Part, TensorId};
 use sixpack_runtime::cpu::{Fast, Mat};
 use sixpack_runtime::{Batch, Calibrate, Pass, Role, Site, forward};
 
@@ -45,43 +45,49 @@ impl Calibration<'_> {
     }
 }
 
-/// A product's input within a block. Queries, keys and values have one input and so one Hessian.
+/// A product's input. Queries, keys and values of a layer have one input and so one Hessian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Input {
-    Attention,
-    AttnOut,
-    MlpUp,
-    MlpDown,
+pub(crate) enum Input {
+    Attention(u16),
+    AttnOut(u16),
+    MlpUp(u16),
+    MlpDown(u16),
+    ValueProj,
+    Head,
 }
 
 impl Input {
-    fn of(part: Part) -> Option<Self> {
-        match part {
-            Part::Query | Part::Key | Part::Value => Some(Self::Attention),
-            Part::AttnOut => Some(Self::AttnOut),
-            Part::MlpUp => Some(Self::MlpUp),
-            Part::MlpDown => Some(Self::MlpDown),
-            Part::QueryGain | Part::AttnScale | Part::MlpScale | Part::ResidMix => None,
+    /// What `tensor` is multiplied with, if it is a matrix that something is multiplied with.
+    pub(crate) fn of(tensor: TensorId) -> Option<Self> {
+        match tensor {
+            TensorId::Block(layer, Part::Query | Part::Key | Part::Value) => Some(Self::Attention(layer)),
+            TensorId::Block(layer, Part::AttnOut) => Some(Self::AttnOut(layer)),
+            TensorId::Block(layer, Part::MlpUp) => Some(Self::MlpUp(layer)),
+            TensorId::Block(layer, Part::MlpDown) => Some(Self::MlpDown(layer)),
+            TensorId::ValueProj => Some(Self::ValueProj),
+            TensorId::TokenEmbedding => Some(Self::Head),
+            _ => None,
         }
     }
 
     /// Where `site` has an input that is to be accumulated: once for queries, keys and values.
     fn at(site: Site) -> Option<Self> {
         match site.role {
-            Role::Key => Some(Self::Attention),
-            Role::AttnOut => Some(Self::AttnOut),
-            Role::MlpUp => Some(Self::MlpUp),
-            Role::MlpDown => Some(Self::MlpDown),
-            Role::Query | Role::Value | Role::ValueProj | Role::Head => None,
+            Role::Query | Role::Value => None,
+            _ => Self::of(site.tensor()),
         }
     }
 }
 
-/// The Hessians of a model's attention and MLP matrices, each divided by the number of batches.
+/// The Hessians of a model's matrices, the tied embedding's as the head, each divided by the number of batches.
 #[derive(Clone, Debug)]
 pub struct Hessians {
-    /// By layer and input: the number of columns `n` and the entries `[n, n]`.
-    entries: BTreeMap<(usize, Input), Entries>,
+    /// By input: the number of columns `n` and the entries `[n, n]`.
+    entries: BTreeMap<Input, Entries>,
+    /// Tokens of a batch, on average.
+    tokens_per_batch: f64,
+    /// How often each token of the vocabulary was an input.
+    counts: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,43 +115,61 @@ impl Hessians {
         let weights = ops.load(model);
         let mut hessians = Self::zeros(&model.config);
         let batches = starts.len().div_ceil(calibration.sequences);
+        hessians.tokens_per_batch = (starts.len() * calibration.seq_len) as f64 / batches as f64;
         for (done, batch) in starts.chunks(calibration.sequences).enumerate() {
             let sequences = batch.iter().flat_map(|&at| &calibration.tokens[at..at + calibration.seq_len]);
             let ids: Vec<u32> = sequences.map(|&t| u32::from(t)).collect();
+            ids.iter().for_each(|&id| hessians.count(id));
             let mut see = |site: Site, x: &Mat| hessians.add(&pool, site, x);
             let mut watched = Calibrate::new(&mut ops, &mut see);
-            forward(&model.config, &weights, &mut watched, &Batch::new(&ids, batch.len()), Pass::FULL)?;
+            let head = forward(&model.config, &weights, &mut watched, &Batch::new(&ids, batch.len()), Pass::FULL)?;
+            hessians.add(&pool, Site::HEAD, &head);
             progress(done + 1, batches);
         }
         hessians.finish(batches);
         Ok(hessians)
     }
 
-    /// The Hessian `[cols, cols]` of a matrix's inputs, if it is one that GPTQ quantises.
+    /// The Hessian `[cols, cols]` of a matrix's inputs; `None` for what nothing is multiplied with.
     pub fn get(&self, tensor: TensorId) -> Option<&[f32]> {
-        let TensorId::Block(layer, part) = tensor else { return None };
-        let entries = self.entries.get(&(usize::from(layer), Input::of(part)?))?;
-        Some(&entries.values)
+        Some(&self.entries.get(&Input::of(tensor)?)?.values)
+    }
+
+    /// Tokens of a batch on average: a Hessian divided by it is the mean over tokens, summed over passes.
+    pub fn tokens_per_batch(&self) -> f64 {
+        self.tokens_per_batch
+    }
+
+    /// The share of each token among all inputs, as if each of the `pieces` of the vocabulary had been seen once more.
+    pub(crate) fn frequencies(&self, pieces: usize) -> Vec<f64> {
+        let counts = || (0..pieces).map(|id| self.counts.get(id).map_or(1.0, |&n| f64::from(n) + 1.0));
+        let total: f64 = counts().sum();
+        counts().map(|n| n / total).collect()
     }
 
     fn zeros(config: &ModelConfig) -> Self {
         let mut entries = BTreeMap::new();
         for spec in config.tensors() {
-            if let (TensorId::Block(layer, part), QuantClass::Attention | QuantClass::Mlp) = (spec.id, spec.class)
-                && let Some(input) = Input::of(part)
-            {
+            if let Some(input) = Input::of(spec.id) {
                 let cols = spec.shape[1];
                 let zeros = || Entries { cols, values: vec![0.0; cols * cols] };
-                entries.entry((usize::from(layer), input)).or_insert_with(zeros);
+                entries.entry(input).or_insert_with(zeros);
             }
         }
-        Self { entries }
+        Self { entries, tokens_per_batch: 0.0, counts: vec![0; config.vocab_size] }
+    }
+
+    fn count(&mut self, id: u32) {
+        // A token beyond the vocabulary is refused by the interpreter.
+        if let Some(count) = self.counts.get_mut(id as usize) {
+            *count += 1;
+        }
     }
 
     /// Adds `xᵀx` below and on the diagonal.
     fn add(&mut self, pool: &ThreadPool, site: Site, x: &Mat) {
         let Some(input) = Input::at(site) else { return };
-        let Some(Entries { cols, values }) = self.entries.get_mut(&(site.layer, input)) else { return };
+        let Some(Entries { cols, values }) = self.entries.get_mut(&input) else { return };
         let (rows, cols) = (x.rows(), *cols);
         pool.install(|| {
             values.par_chunks_mut(PANEL * cols).enumerate().for_each(|(panel, values)| {

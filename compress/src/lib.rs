@@ -1,7 +1,8 @@
 //! What makes the numbers few: calibration, GPTQ, int5 and int6 by sensitivity, packing under a byte budget.
 //!
 //! [`gptq::quantize`] is the algorithm for one matrix. The functions here are free functions over plain data; what
-//! the reference does, and nothing else, is [`Scheme::Reference`].
+//! the reference does, and nothing else, is [`Scheme::Reference`]. [`Scheme::Rd`] spends every byte of a whole model
+//! where it buys the most loss.
 
 #![deny(unsafe_code)]
 
@@ -13,13 +14,18 @@ pub mod error;
 mod factor;
 pub mod gptq;
 pub mod hessian;
+mod importance;
+mod lattice;
 pub mod matrix;
 pub mod mixed;
+mod plan;
+mod planned;
 mod product;
 mod quantize;
 pub mod report;
 pub mod round;
 pub mod scheme;
+mod solve;
 pub mod sweep;
 pub mod yardstick;
 

@@ -1,7 +1,7 @@
 //! One tensor of a model, quantised as its class demands.
 
 use half::f16;
-use sixpack_formats::{QuantClass, TensorData, TensorSpec};
+use sixpack_formats::{QuantClass, QuantizedMatrix, TensorData, TensorSpec};
 
 use crate::distortion::{hessian_error, mean_squared_error, trace};
 use crate::gptq::Method;
@@ -74,6 +74,10 @@ fn quantized(
     mean_squared_error: f64,
     matrix: Option<MatrixReport>,
 ) -> Quantized {
+    let step = match &data {
+        TensorData::Quantized(q) => Some(mean_step(q)),
+        _ => None,
+    };
     let report = TensorReport {
         id: spec.id,
         shape: spec.shape.clone(),
@@ -81,7 +85,15 @@ fn quantized(
         bits,
         coded_bytes: 0,
         mean_squared_error,
+        step,
+        loss: None,
         matrix,
     };
     Quantized { data, report }
+}
+
+/// Geometric mean of the steps.
+pub(crate) fn mean_step(q: &QuantizedMatrix) -> f64 {
+    let mean = |steps: &[f16]| steps.iter().map(|s| s.to_f64().log2()).sum::<f64>() / steps.len().max(1) as f64;
+    (mean(&q.scales) + mean(&q.columns)).exp2()
 }

@@ -5,6 +5,7 @@ use half::f16;
 use sixpack_formats::QuantizedMatrix;
 
 use crate::distortion::mean_squared_error;
+use crate::gptq::Grid;
 use crate::{Matrix, Result, Scheme};
 
 /// Codes within ±`q_max` by plain rounding (half to even) with the steps of least mean squared error among the
@@ -31,6 +32,24 @@ pub fn table(w: &Matrix<'_>, scheme: Scheme) -> Result<QuantizedMatrix> {
     let rows = scheme.table_steps(w, Q_MAX)?;
     let codes = codes(w, Q_MAX, |row| rows[row].1, |row, x| x.clamp(-rows[row].0, rows[row].0));
     Ok(quantized(w, Q_MAX, codes, rows.iter().map(|&(_, step)| f16::from_f32(step)).collect()))
+}
+
+/// Codes `[rows, cols]` of `w` on `grid` by plain rounding; 0 where a step is 0.
+///
+/// # Panics
+/// If the lengths of the grid's steps are not those of `w`.
+pub fn to_grid(w: &Matrix<'_>, grid: &Grid) -> Vec<i8> {
+    assert_eq!(grid.scales.len(), w.rows(), "steps of the rows of `{}`", w.name());
+    assert!([0, w.cols()].contains(&grid.columns.len()), "factors of the columns of `{}`", w.name());
+    let columns: Vec<f32> = grid.columns.iter().map(|c| c.to_f32()).collect();
+    let q_max = f32::from(grid.q_max);
+    let row = |(row, scale): (&[f32], &f16)| {
+        let scale = scale.to_f32();
+        let step = |j: usize| scale * columns.get(j).copied().unwrap_or(1.0);
+        let code = |(j, &x): (usize, &f32)| if step(j) == 0.0 { 0 } else { code(x, step(j), q_max) as i8 };
+        row.iter().enumerate().map(code).collect::<Vec<_>>()
+    };
+    w.iter_rows().zip(&grid.scales).flat_map(row).collect()
 }
 
 /// `round(w / step)` within ±`q_max`, half to even.

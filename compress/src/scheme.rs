@@ -8,57 +8,103 @@ use half::f16;
 use crate::{Error, Matrix, Result};
 
 /// A rule for the steps of quantised matrices.
-///
-/// A scheme proposes candidates, each one step per row; GPTQ runs for every one of them and the least mean squared
-/// error wins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Scheme {
     /// That of openai/parameter-golf pull request 1285: five clip quantiles per row, and a fixed floor of the clip at
     /// 1.0, so that no step is below `1/q_max`. Trained rows stay below 1.0, so the floor decides nearly all of them.
+    /// Each quantile is a candidate: GPTQ runs for every one of them and the least mean squared error wins.
     #[default]
     Reference,
+    /// That of pull request 1394: steps in proportion to the standard deviation of each row.
+    SdClip(SdClip),
+    /// Steps by what an error costs, with one rate–distortion slope for the whole model.
+    Rd(Rd),
+}
+
+/// The clip of SDClip in standard deviations of a row, `k`: a step is `k · std(row) / q_max`. With a target it is the
+/// ratio of these that stays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SdClip {
+    /// Of attention matrices, in int6.
+    pub attention: f64,
+    /// Of MLP matrices, in int6.
+    pub mlp: f64,
+    /// Of the embedding tables, in int8.
+    pub embedding: f64,
+}
+
+impl Default for SdClip {
+    /// The values of pull request 1394.
+    fn default() -> Self {
+        Self { attention: 12.85, mlp: 12.85, embedding: 20.0 }
+    }
+}
+
+/// Rate–distortion quantisation: an error `e` in weight `i, j` costs `½ g_i e² / d_j²` nats a token, with `g_i` the
+/// mean square of the loss gradient at output `i` and `d_j` as [`crate::gptq::Prepared::noise`] has it. A step `s` makes
+/// errors of `s² / 12` and every halving of it costs a bit, so that bits are spent best where `s ∝ d_j / √g_i`, with one
+/// constant for the whole model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rd {
+    /// Rise of the loss to be expected, in nats a token, where there is no target.
+    pub loss: f64,
+    /// Whether codes are paths of the trellis.
+    pub trellis: bool,
+    /// Weight of a code's bits when it is chosen; see [`crate::gptq::Grid::rate`].
+    pub rate: f32,
+}
+
+impl Default for Rd {
+    fn default() -> Self {
+        Self { loss: 0.01, trellis: true, rate: 0.0 }
+    }
 }
 
 impl Scheme {
-    /// Every scheme, in the order they were added.
-    pub const ALL: [Self; 1] = [Self::Reference];
-
     /// The name in `--scheme` and in an artifact's provenance.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reference => "reference",
+            Self::SdClip(_) => "sdclip",
+            Self::Rd(_) => "rd",
         }
+    }
+
+    /// Every scheme with its defaults, in the order they were added.
+    pub fn all() -> [Self; 3] {
+        [Self::Reference, Self::SdClip(SdClip::default()), Self::Rd(Rd::default())]
     }
 
     /// The candidates for the steps `[rows]` of `w`, without repetition.
     ///
     /// # Errors
-    /// [`Error::StepTooLarge`] if a step does not fit f16.
+    /// [`Error::StepTooLarge`] if a step does not fit f16; [`Error::WholeModel`] for a scheme that needs to know more
+    /// than a matrix.
     pub fn matrix_steps(self, w: &Matrix<'_>, q_max: u8) -> Result<Vec<Vec<f16>>> {
-        match self {
-            Self::Reference => {
-                let mut candidates: Vec<Vec<f16>> = Vec::new();
-                for quantile in [0.999, 0.9995, 0.9999, 0.99999, 1.0] {
-                    let steps = clipped_steps(w, q_max, quantile)?;
-                    let steps = steps.into_iter().map(|(_, step)| f16::from_f32(step)).collect();
-                    // Where the floor decides every row, all quantiles agree and one pass is enough.
-                    if !candidates.contains(&steps) {
-                        candidates.push(steps);
-                    }
-                }
-                Ok(candidates)
+        if self != Self::Reference {
+            return Err(Error::WholeModel { scheme: self.name() });
+        }
+        let mut candidates: Vec<Vec<f16>> = Vec::new();
+        for quantile in [0.999, 0.9995, 0.9999, 0.99999, 1.0] {
+            let steps = clipped_steps(w, q_max, quantile)?;
+            let steps = steps.into_iter().map(|(_, step)| f16::from_f32(step)).collect();
+            // Where the floor decides every row, all quantiles agree and one pass is enough.
+            if !candidates.contains(&steps) {
+                candidates.push(steps);
             }
         }
+        Ok(candidates)
     }
 
     /// Clip and step of each row of an embedding table.
     ///
     /// # Errors
-    /// [`Error::StepTooLarge`] if a step does not fit f16.
+    /// As [`Scheme::matrix_steps`].
     pub(crate) fn table_steps(self, w: &Matrix<'_>, q_max: u8) -> Result<Vec<(f32, f32)>> {
         match self {
             Self::Reference => clipped_steps(w, q_max, 0.999_998_4),
+            _ => Err(Error::WholeModel { scheme: self.name() }),
         }
     }
 }
@@ -73,8 +119,8 @@ impl FromStr for Scheme {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|s| s.name() == name).ok_or_else(|| Error::UnknownScheme {
-            expected: format!("one of {:?}", Self::ALL.map(Self::name)),
+        Self::all().into_iter().find(|s| s.name() == name).ok_or_else(|| Error::UnknownScheme {
+            expected: format!("one of {:?}", Self::all().map(Self::name)),
             found: name.to_owned(),
         })
     }
@@ -148,7 +194,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for scheme in Scheme::ALL {
+        for scheme in Scheme::all() {
             assert_eq!(scheme.name().parse::<Scheme>().unwrap(), scheme);
         }
         assert!("sharp".parse::<Scheme>().unwrap_err().to_string().contains("reference"));

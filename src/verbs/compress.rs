@@ -7,23 +7,30 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sixpack_compress::report::TensorReport;
+use sixpack_compress::scheme::{Rd, SdClip};
 use sixpack_compress::{Calibration, Options, Progress as Stage, Report, Scheme};
 use sixpack_formats::artifact::{self, Provenance};
 use sixpack_formats::mapped::Mapped;
-use sixpack_formats::{Codec, Score, checkpoint, state_dict};
+use sixpack_formats::{Codec, Score, Sensitivity, checkpoint, state_dict};
 
-use crate::args::{self, CodecName, SchemeName};
+use crate::args::{self, CalibrateOn, CodecName, SchemeName};
 use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
 use crate::progress::Progress;
 use crate::report;
 use crate::say::say;
+use crate::self_text;
 use crate::table::{render, thousands};
 use crate::verbs::eval::{self, as_score};
+use crate::verbs::sensitivity;
 
-/// Sequences of a calibration batch, as the reference has them.
+/// Sequences of a calibration batch, as the reference has them,
 const BATCH_SEQUENCES: usize = 24;
+/// and most tokens of one, which bounds the memory of long sequences.
+const BATCH_TOKENS: usize = 8192;
+/// Training tokens that are read: calibration takes sequences from all over them, and lookups are counted in them.
+pub(crate) const LOOKUP_TOKENS: usize = 1 << 24;
 
 pub(crate) fn run(args: &args::Compress) -> Result<()> {
     if !args.checkpoint.is_dir() {
@@ -36,7 +43,11 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
     partial(&args.out)?;
     args.report.as_deref().map(report::check).transpose()?;
     let calibration_tokens = args.calibration_tokens as usize;
-    let calibration = data::for_calibration(&args.data, &float, calibration_tokens)?;
+    let scheme = scheme(args);
+    if args.int6_layers.is_some() && scheme != Scheme::Reference {
+        return Err(misuse(format!("--int6-layers is for --scheme reference, not for {scheme}: try --target-bytes")));
+    }
+    let calibration = data::for_calibration(&args.data, &float, LOOKUP_TOKENS.max(calibration_tokens))?;
     let scored_on = match &args.eval_data {
         Some(path) => data::for_scoring(path, &float)?,
         None => data::validation_beside(&args.data, &float)?.ok_or_else(|| {
@@ -50,9 +61,12 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
         out: &args.out,
         int6_layers: args.int6_layers,
         target_bytes: args.target_bytes,
-        scheme: args.scheme.into(),
+        scheme,
+        sensitivity: !args.no_sensitivity,
         codec: args.codec.into(),
         calibration_tokens,
+        calibrate_on: args.calibrate_on,
+        seed: args.seed,
         windows: args.windows.clone(),
         threads: args.machine.threads(),
     };
@@ -75,8 +89,12 @@ pub(crate) struct Job<'a> {
     pub(crate) int6_layers: Option<usize>,
     pub(crate) target_bytes: Option<u64>,
     pub(crate) scheme: Scheme,
+    /// Whether `rd` may have the sensitivity beside the checkpoint, which is measured if there is none.
+    pub(crate) sensitivity: bool,
     pub(crate) codec: Codec,
     pub(crate) calibration_tokens: usize,
+    pub(crate) calibrate_on: CalibrateOn,
+    pub(crate) seed: u64,
     pub(crate) windows: args::Windows,
     pub(crate) threads: usize,
 }
@@ -92,10 +110,17 @@ pub(crate) struct Outcome {
 impl Job<'_> {
     /// Packs the model, reads the file back from disk, scores it, and writes the score into it.
     pub(crate) fn run(&self, float: &Loaded, calibration: &Tokens, scored_on: &Tokens) -> Result<Outcome> {
-        let text = calibration_text(float, calibration, self.calibration_tokens);
+        let written = match self.calibrate_on {
+            CalibrateOn::Data => None,
+            CalibrateOn::Itself => Some(self_text::write(float, self.calibration_tokens, self.seed, self.threads)?),
+        };
+        let tokens = written.as_ref().unwrap_or(&calibration.tokens);
+        let text = calibration_text(float, tokens, self.calibration_tokens);
+        let sensitivity = self.sensitivity(float, calibration)?;
         let provenance = self.provenance(calibration, scored_on)?;
         let options = Options {
             scheme: self.scheme,
+            sensitivity: sensitivity.as_ref(),
             int6_layers: self.int6_layers,
             target_bytes: self.target_bytes,
             codec: self.codec,
@@ -124,6 +149,14 @@ impl Job<'_> {
         })
     }
 
+    /// The sensitivity beside the checkpoint, measured where there is none, if the scheme is to have it. It names its
+    /// weights by their safetensors file; what has none does without.
+    pub(crate) fn sensitivity(&self, float: &Loaded, calibration: &Tokens) -> Result<Option<Sensitivity>> {
+        let hashed = checkpoint::weights_file(self.checkpoint).is_ok();
+        let wanted = self.sensitivity && hashed && matches!(self.scheme, Scheme::Rd(_));
+        wanted.then(|| sensitivity::ensure(self.checkpoint, float, calibration, self.threads)).transpose()
+    }
+
     pub(crate) fn provenance(&self, calibration: &Tokens, scored_on: &Tokens) -> Result<Provenance> {
         // A checkpoint of another program has no recipe, and its weights may be no safetensors file.
         let weights = checkpoint::weights_file(self.checkpoint).ok();
@@ -147,16 +180,26 @@ impl Job<'_> {
             .into_iter()
             .filter_map(|(use_of, digest)| Some((use_of.to_owned(), digest?)))
             .collect(),
-            notes: BTreeMap::from([("scheme".to_owned(), self.scheme.name().to_owned())]),
+            notes: self.notes(),
         })
     }
 }
 
 /// At most `want` of these tokens, as sequences of the length the model was trained on.
-pub(crate) fn calibration_text<'a>(float: &Loaded, calibration: &'a Tokens, want: usize) -> Calibration<'a> {
+pub(crate) fn calibration_text<'a>(float: &Loaded, tokens: &'a [u16], want: usize) -> Calibration<'a> {
     let seq_len = float.model.config.train_seq_len;
-    let batches = want.div_ceil(seq_len * BATCH_SEQUENCES);
-    Calibration { tokens: &calibration.tokens, seq_len, batches, sequences: BATCH_SEQUENCES }
+    let sequences = (BATCH_TOKENS / seq_len).clamp(1, BATCH_SEQUENCES);
+    Calibration { tokens, seq_len, batches: want.div_ceil(seq_len * sequences), sequences }
+}
+
+impl Job<'_> {
+    fn notes(&self) -> BTreeMap<String, String> {
+        let mut notes = BTreeMap::from([("scheme".to_owned(), self.scheme.name().to_owned())]);
+        if self.calibrate_on == CalibrateOn::Itself {
+            notes.insert("calibration".to_owned(), format!("text of the model's own, seed {}", self.seed));
+        }
+        notes
+    }
 }
 
 /// The name of an artifact that is not scored yet, beside the one it will have.
@@ -198,9 +241,15 @@ impl Shown {
         let (what, unit, done, of) = match stage {
             Stage::Calibrating { done, of } => ("calibrating", "batches", done, of),
             Stage::Quantizing { done, of } => ("quantising", "tensors", done, of),
+            Stage::Factoring { done, of } => ("factoring", "Hessians", done, of),
             Stage::Packing { int6 } => {
                 self.bar = None;
                 eprintln!("packing with {int6} matrices in int6");
+                return;
+            }
+            Stage::Packed { bytes, knob } => {
+                self.bar = None;
+                eprintln!("{} bytes at a step of {knob:.4e}", thousands(bytes));
                 return;
             }
         };
@@ -230,7 +279,15 @@ impl Outcome {
             format!("error in the Hessian norm: {:.3} of rounding to nearest\n", kept / nearest)
         });
         let stderr = self.stderr.map_or(String::new(), |s| format!("standard error over documents: {s:.5}\n"));
-        format!("{}{stderr}{errors}", render(&["", "bytes", "bits per byte", "nats per token"], &rows))
+        let solved = self.report.solved.map_or(String::new(), |s| {
+            let loss = |x: f64| format!("; expected rise of the loss {x:.5} nats per token");
+            let slope = |x: f64| format!("; one more kilobyte would take {:.2e} off", 1000.0 * x);
+            let (loss, slope) = (self.report.expected_loss().map(loss), s.nats_per_byte.map(slope));
+            let (loss, slope) = (loss.unwrap_or_default(), slope.unwrap_or_default());
+            let bits = self.report.bits_per_weight();
+            format!("{bits:.3} bits per quantised weight, found in {} passes{loss}{slope}\n", s.passes)
+        });
+        format!("{}{stderr}{errors}{solved}", render(&["", "bytes", "bits per byte", "nats per token"], &rows))
     }
 }
 
@@ -250,14 +307,16 @@ fn tensors(report: &Report) -> String {
                 t.id.to_string(),
                 if shape.is_empty() { "1".into() } else { shape },
                 t.bits.to_string(),
+                t.step.map_or("–".into(), |s| format!("{s:.2e}")),
                 thousands(t.coded_bytes),
                 format!("{:.3}", 8.0 * t.coded_bytes as f64 / elements as f64),
                 format!("{:.3e}", t.mean_squared_error),
                 error(t),
+                t.loss.map_or("–".into(), |x| format!("{x:.2e}")),
             ]
         })
         .collect();
-    render(&["tensor", "shape", "bits", "bytes", "bits/weight", "mse", "error/nearest"], &rows)
+    render(&["tensor", "shape", "bits", "step", "bytes", "bits/weight", "mse", "error/nearest", "loss"], &rows)
 }
 
 /// What `--json` prints.
@@ -269,6 +328,12 @@ struct Json {
     scheme: &'static str,
     int6_layers: usize,
     matrices: usize,
+    bits_per_weight: f64,
+    /// The constant of the steps for rd, the factor on k for sdclip.
+    knob: Option<f64>,
+    passes: Option<usize>,
+    nats_per_byte: Option<f64>,
+    expected_loss: Option<f64>,
     tensors: Vec<JsonTensor>,
 }
 
@@ -277,6 +342,9 @@ struct JsonTensor {
     name: String,
     bits: u32,
     coded_bytes: u64,
+    bits_per_weight: f64,
+    step: Option<f64>,
+    expected_loss: Option<f64>,
     mean_squared_error: f64,
     hessian_error: Option<f64>,
     nearest_hessian_error: Option<f64>,
@@ -288,6 +356,9 @@ impl Json {
             name: t.id.to_string(),
             bits: t.bits,
             coded_bytes: t.coded_bytes,
+            bits_per_weight: 8.0 * t.coded_bytes as f64 / t.shape.iter().product::<usize>().max(1) as f64,
+            step: t.step,
+            expected_loss: t.loss,
             mean_squared_error: t.mean_squared_error,
             hessian_error: t.matrix.and_then(|m| m.error),
             nearest_hessian_error: t.matrix.and_then(|m| m.nearest_error),
@@ -299,8 +370,24 @@ impl Json {
             scheme: outcome.report.scheme.name(),
             int6_layers: outcome.report.int6,
             matrices: outcome.report.matrices,
+            bits_per_weight: outcome.report.bits_per_weight(),
+            knob: outcome.report.solved.map(|s| s.knob),
+            passes: outcome.report.solved.map(|s| s.passes),
+            nats_per_byte: outcome.report.solved.and_then(|s| s.nats_per_byte),
+            expected_loss: outcome.report.expected_loss(),
             tensors: outcome.report.tensors.iter().map(tensor).collect(),
         }
+    }
+}
+
+/// The scheme as it was asked for.
+fn scheme(args: &args::Compress) -> Scheme {
+    match Scheme::from(args.scheme) {
+        Scheme::SdClip(_) => {
+            Scheme::SdClip(SdClip { attention: args.clip_attention, mlp: args.clip_mlp, embedding: args.clip_tables })
+        }
+        Scheme::Rd(rd) => Scheme::Rd(Rd { loss: args.loss.unwrap_or(rd.loss), ..rd }),
+        other => other,
     }
 }
 
@@ -308,6 +395,8 @@ impl From<SchemeName> for Scheme {
     fn from(name: SchemeName) -> Self {
         match name {
             SchemeName::Reference => Self::Reference,
+            SchemeName::Sdclip => Self::SdClip(SdClip::default()),
+            SchemeName::Rd => Self::Rd(Rd::default()),
         }
     }
 }

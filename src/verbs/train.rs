@@ -152,6 +152,7 @@ fn exact_bytes(model: &Model, threads: usize) -> Option<u64> {
     let provenance = Provenance::default();
     let options = sixpack_compress::Options {
         scheme: sixpack_compress::Scheme::Reference,
+        sensitivity: None,
         int6_layers: None,
         target_bytes: None,
         codec: Codec::Brotli,

@@ -6,6 +6,7 @@ mod split;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use sixpack_compress::scheme::Rd;
 use sixpack_compress::{Scheme, yardstick};
 use sixpack_formats::dataset::Split;
 use sixpack_formats::tokenizer::Tokenizer;
@@ -13,13 +14,13 @@ use sixpack_formats::tokenizer::train::{TrainOptions, train};
 use sixpack_formats::{Codec, Score, atomic};
 use sixpack_runtime::Sampling;
 
-use crate::args::{self, Windows};
+use crate::args::{self, CalibrateOn, Windows};
 use crate::data;
 use crate::loaded;
 use crate::misuse::misuse;
 use crate::say::say;
 use crate::table::{render, thousands};
-use crate::verbs::compress::{Job, Outcome};
+use crate::verbs::compress::{Job, LOOKUP_TOKENS, Outcome};
 use crate::verbs::tokenize::{Shards, summary};
 use crate::verbs::{recipe, run as speak, train as training};
 
@@ -111,7 +112,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
     let order2 = yardstick::order2(&train, &val);
     let zstd = yardstick::zstd19(val.concat().as_bytes())?;
     crate::say::write(format_args!("{}", table(&outcome, order2, zstd)));
-    crate::say::write(format_args!("{}", next(&paths, outcome.report.matrices / 2)));
+    crate::say::write(format_args!("{}", next(&paths, outcome.packed.bytes * 3 / 4)));
     Ok(())
 }
 
@@ -133,16 +134,19 @@ fn write_shards(folder: &Path, tokenizer: &Tokenizer, corpus: &Corpus) -> Result
 
 fn compress(paths: &Paths, threads: usize) -> Result<Outcome> {
     let float = loaded::open(&paths.checkpoint)?;
-    let calibration = data::for_calibration(&paths.shards, &float, CALIBRATION_TOKENS)?;
+    let calibration = data::for_calibration(&paths.shards, &float, LOOKUP_TOKENS)?;
     let scored_on = data::validation_beside(&paths.shards, &float)?.context("no validation shards were written")?;
     let job = Job {
         checkpoint: &paths.checkpoint,
         out: &paths.artifact,
         int6_layers: None,
         target_bytes: None,
-        scheme: Scheme::Reference,
+        scheme: Scheme::Rd(Rd::default()),
+        sensitivity: true,
         codec: Codec::Context,
         calibration_tokens: CALIBRATION_TOKENS,
+        calibrate_on: CalibrateOn::Data,
+        seed: 0,
         windows: Windows { seq_len: None, stride: None, plain: false, max_tokens: None },
         threads,
     };
@@ -165,12 +169,12 @@ fn table(outcome: &Outcome, order2: f64, zstd: f64) -> String {
     render(&["", "bytes", "bits per byte"], &rows)
 }
 
-fn next(paths: &Paths, int6: usize) -> String {
+fn next(paths: &Paths, target: u64) -> String {
     let (artifact, shards, checkpoint) = (paths.artifact.display(), paths.shards.display(), paths.checkpoint.display());
     format!(
         "\nTo go on:\n  sixpack run {artifact} --prompt \"pub fn \"\n  sixpack inspect {artifact}\n  \
          sixpack eval {artifact} --data {shards}\n  \
          sixpack train --recipe small --set budget.minutes=20 --data {shards} --out longer\n  \
-         sixpack compress {checkpoint} --data {shards} --int6-layers {int6} --out smaller.6pk\n"
+         sixpack compress {checkpoint} --data {shards} --target-bytes {target} --out smaller.6pk\n"
     )
 }

@@ -2,23 +2,22 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use sixpack_compress::sweep::{Key, Measure, Point, Refused};
 use sixpack_compress::{Compressed, Error, Hessians, Options};
-use sixpack_formats::artifact::Provenance;
 use sixpack_formats::mapped::Mapped;
 use sixpack_formats::{Digest, Model, QuantClass, Score, checkpoint, state_dict};
 use sixpack_runtime::count;
 use sixpack_runtime::metric::Evaluation;
 
 use super::plan::{Combination, has_widths};
-use crate::args;
+use crate::args::{self, CalibrateOn};
 use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
-use crate::verbs::compress::{Job, calibration_text};
+use crate::verbs::compress::{Job, LOOKUP_TOKENS, calibration_text};
 use crate::verbs::eval::{self, as_score};
 
 /// The artifact being measured, within the sweep's folder.
@@ -53,7 +52,7 @@ impl<'a> Bench<'a> {
         }
         let float = loaded::open(folder)?;
         eval::options(&args.windows, float.model.config.eval_seq_len)?;
-        let calibration = data::for_calibration(&args.data, &float, args.calibration_tokens as usize)?;
+        let calibration = data::for_calibration(&args.data, &float, LOOKUP_TOKENS)?;
         let scored_on = match &args.eval_data {
             Some(path) => data::for_scoring(path, &float)?,
             None => data::validation_beside(&args.data, &float)?.ok_or_else(|| {
@@ -134,9 +133,12 @@ impl<'a> Bench<'a> {
 
     /// The artifact, or why there is none.
     fn compress(&self, combination: &Combination) -> Result<Result<Compressed, String>> {
-        let provenance = self.provenance(combination)?;
+        let job = self.job(combination);
+        let provenance = job.provenance(&self.calibration, &self.scored_on)?;
+        let sensitivity = job.sensitivity(&self.float, &self.calibration)?;
         let options = Options {
             scheme: combination.scheme,
+            sensitivity: sensitivity.as_ref(),
             int6_layers: combination.int6_layers,
             target_bytes: combination.target_bytes,
             codec: combination.codec,
@@ -145,31 +147,33 @@ impl<'a> Bench<'a> {
         };
         match sixpack_compress::compress_with(&self.float.model, Some(self.hessians()?), &options, &|_| {}) {
             Ok(compressed) => Ok(Ok(compressed)),
-            Err(error @ Error::OverBudget { .. }) => Ok(Err(error.to_string())),
+            Err(error @ (Error::OverBudget { .. } | Error::TooSmall { .. })) => Ok(Err(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// As `compress` writes it, so that sizes are the same to the byte.
-    fn provenance(&self, combination: &Combination) -> Result<Provenance> {
-        let job = Job {
+    /// As `compress` does it, so that sizes are the same to the byte.
+    fn job(&self, combination: &Combination) -> Job<'_> {
+        Job {
             checkpoint: self.folder,
-            out: &PathBuf::new(),
+            out: Path::new(""),
             int6_layers: combination.int6_layers,
             target_bytes: combination.target_bytes,
             scheme: combination.scheme,
+            sensitivity: true,
             codec: combination.codec,
             calibration_tokens: self.args.calibration_tokens as usize,
+            calibrate_on: CalibrateOn::Data,
+            seed: 0,
             windows: self.args.windows.clone(),
             threads: self.threads(),
-        };
-        job.provenance(&self.calibration, &self.scored_on)
+        }
     }
 
     fn hessians(&self) -> Result<&Hessians> {
         if self.hessians.get().is_none() {
             eprintln!("{}: calibrating", self.name);
-            let text = calibration_text(&self.float, &self.calibration, self.args.calibration_tokens as usize);
+            let text = calibration_text(&self.float, &self.calibration.tokens, self.args.calibration_tokens as usize);
             let measured = Hessians::measure(&self.float.model, &text, self.threads(), &|_, _| {})?;
             let _ = self.hessians.set(measured);
         }

@@ -56,7 +56,7 @@ impl Combination {
 impl Plan {
     pub(super) fn new(args: &args::Sweep) -> Result<Self> {
         let names = if args.schemes.is_empty() { SchemeName::value_variants() } else { &args.schemes };
-        let schemes: Vec<Scheme> = names.iter().map(|&name| name.into()).collect();
+        let schemes: Vec<Scheme> = names.iter().map(|&name| Scheme::from(name)).collect();
         let bits = args.bits.iter().map(|&b| Size::Bits(b));
         let targets: Vec<Size> = bits.chain(args.target_bytes.iter().map(|&b| Size::Bytes(b))).collect();
         if !args.int6_layers.is_empty() && !schemes.iter().any(|&s| has_widths(s)) {
