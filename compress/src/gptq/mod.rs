@@ -1,8 +1,8 @@
 //! GPTQ of one matrix on a grid of steps. Method: Frantar et al., arXiv 2210.17323; [`quantize`] with
 //! [`Scheme::Reference`] is as openai/parameter-golf pull request 1285 runs it.
 //!
-//! The columns (inputs) are rounded one after another, the strongest first. What rounding a column changes in the
-//! layer's output is made up for, as well as can be, by the columns that are still free.
+//! The columns (inputs) are rounded one after another. What rounding a column changes in the layer's output is made up
+//! for, as well as can be, by the columns that are still free.
 
 mod prepared;
 mod price;
