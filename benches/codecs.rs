@@ -40,6 +40,13 @@ fn bench(criterion: &mut Criterion, set: &str, matrices: &[QuantizedMatrix]) {
         time(&mut group, codec.as_ref(), &all);
     }
     group.finish();
+    // What our coder is to be compared with: the order and packing that brotli likes best.
+    let of_matrix: Vec<_> = all.iter().map(|&m| vec![m]).collect();
+    let orders = codecs::find(&["brotli-11".to_owned()], &[Layout::Plain, Layout::Transposed, Layout::Pairs]);
+    let measured = orders.expect("it is there").into_iter().map(|codec| measure(codec.as_ref(), &of_matrix, 0.0));
+    let measured = measured.collect::<Result<Vec<_>, _>>().expect("codes come back as they were");
+    let best = codecs::best(&measured, "brotli-11").expect("three layouts");
+    println!("{set}, brotli-11, the best of plain, transposed and pairs: {:.4} bits a weight", best.bits_per_weight());
 }
 
 fn time(group: &mut BenchmarkGroup<'_, WallTime>, codec: &dyn MatrixCodec, all: &[&QuantizedMatrix]) {
