@@ -8,7 +8,7 @@ use super::ledger::Ledger;
 use super::streams::Placement;
 use super::tensors::{self, Stream, Streams};
 use super::{Provenance, context, score, streams};
-use crate::{Codec, Model, Result, atomic, tokenizer};
+use crate::{Codec, Model, Result, TensorData, atomic, tokenizer};
 
 /// What goes into an artifact.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub fn write(path: impl AsRef<Path>, contents: &Contents<'_>, codec: Codec) -> R
 /// The bytes of an artifact and what they are for. The same contents and codec always give the same bytes.
 ///
 /// Every section is coded by `codec`, or stored where that is no larger; codes by [`Codec::for_codes`] of it, text by
-/// [`Codec::for_text`].
+/// [`Codec::for_text`]. With [`Codec::Context`], tables are coded by brotli where that is smaller.
 ///
 /// # Errors
 /// A tensor that is missing, in f32, or not of the shape of the configuration; codes that are no path of the trellis
@@ -78,7 +78,7 @@ pub fn encode_with(contents: &Contents<'_>, codec: Codec, run: &Run<'_>) -> Resu
             smaller(kind, codec, context::encode_halves(kind, stream, &placements), || tensors::to_planes(stream))
         }
         (_, true) => section(kind, &tensors::to_planes(stream), codec),
-        (Codec::Context, false) => section(kind, stream, Codec::Stored),
+        (Codec::Context, false) => section(kind, stream, text.for_codes(stream)),
         (_, false) => section(kind, stream, codec.for_codes(stream)),
     }));
     sections.extend(in_context);
@@ -97,12 +97,23 @@ pub fn encode_with(contents: &Contents<'_>, codec: Codec, run: &Run<'_>) -> Resu
 }
 
 /// The sections of codes that are smaller with each matrix coded for itself; none but for [`Codec::Context`].
+///
+/// Rows of tables repeat where tokens were never seen, which a byte codec finds; paths of the trellis it cannot follow.
 fn matrices(model: &Model, placements: &[Placement], codec: Codec, run: &Run<'_>) -> Result<Vec<Coded>> {
     let mut sections = Vec::new();
     if codec == Codec::Context {
         for (kind, size) in streams::sizes(placements).into_iter().filter(|&(kind, _)| !tensors::in_planes(kind)) {
             let (raw, coded) = (size as u64, context::encode_codes(kind, model, run)?);
-            if coded.len() < size {
+            let tables = || tensors::split(model, |other| other == kind).remove(&kind).unwrap_or_default();
+            let paths = model.tensors.values().any(|data| matches!(data, TensorData::Quantized(q) if q.trellis));
+            let other = match kind {
+                Kind::Tables if !paths => {
+                    let codes = tables();
+                    codec.for_text().for_codes(&codes).encode(&codes).len()
+                }
+                _ => size,
+            };
+            if coded.len() < size.min(other) {
                 sections.push(Coded { kind, codec, raw, coded });
             }
         }
