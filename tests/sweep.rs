@@ -62,8 +62,8 @@ fn an_interrupted_sweep_ends_with_the_same_files() {
     assert_eq!(read("whole", "points.csv").lines().count(), 9);
 
     // The sizes are those of `compress`, and more points join those that are there.
-    let alone = "compress whole/checkpoints/wd_0.5 --data shards --out alone.6pk --int6-layers 0 --plain \
-                 --calibration-tokens 2048 --max-tokens 1000 --json --threads 2";
+    let alone = "compress whole/checkpoints/wd_0.5 --data shards --out alone.6pk --scheme reference --codec brotli \
+                 --int6-layers 0 --plain --calibration-tokens 2048 --max-tokens 1000 --json --threads 2";
     let alone = work.run(&alone.split_whitespace().collect::<Vec<_>>().join(" ")).json();
     let same = |p: &&serde_json::Value| p["packed"] == alone["artifact"];
     assert_eq!(points.iter().filter(same).count(), 1, "{alone}");
