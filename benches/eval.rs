@@ -15,7 +15,7 @@ use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
 use sixpack_runtime::count::matmul_parameters;
 use sixpack_runtime::cpu::{Fast, Reference, Weight};
 use sixpack_runtime::metric::{Options, Text, evaluate};
-use sixpack_runtime::{Batch, Count, Pass, ReadBack, Session, Weights, forward, model};
+use sixpack_runtime::{Batch, Count, Pass, ReadBack, Session, Weights, forward, model, now};
 
 /// Time for each measurement.
 const SECONDS: f64 = 1.0;
@@ -102,11 +102,11 @@ fn check(m: &Model) {
     let (w, v) = (plain.load(m), fast.load(m));
     let expected = forward(&m.config, &w, &mut plain, &batch, Pass::FULL)
         .and_then(|h| model::nll(&m.config, &w, &mut plain, &h, &ids))
-        .and_then(|nll| plain.read(&nll))
+        .and_then(|nll| now(plain.read(&nll)))
         .expect("tokens of the vocabulary");
     let found = forward(&m.config, &v, &mut fast, &batch, Pass::FULL)
         .and_then(|h| model::nll(&m.config, &v, &mut fast, &h, &ids))
-        .and_then(|nll| fast.read(&nll))
+        .and_then(|nll| now(fast.read(&nll)))
         .expect("tokens of the vocabulary");
     let worst = expected.iter().zip(&found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-4, "the fast machine is off by {worst} nats");
@@ -132,7 +132,7 @@ fn evaluation(
     let (start, mut best) = (Instant::now(), f64::MAX);
     let mut scored = 0;
     while start.elapsed().as_secs_f64() < SECONDS {
-        let found = evaluate(config, weights, ops, &text, &options, &mut |_| {}).expect("a sane evaluation");
+        let found = now(evaluate(config, weights, ops, &text, &options, &mut |_| {})).expect("a sane evaluation");
         best = best.min(found.seconds);
         scored = found.tokens;
     }
@@ -147,7 +147,7 @@ fn session(config: &ModelConfig, weights: &Weights<Weight>, ops: &mut Fast) -> (
     while start.elapsed().as_secs_f64() < SECONDS {
         let mut session = Session::new(config, weights, ops, 256);
         let t = Instant::now();
-        session.prefill(&ids[..128]).expect("room");
+        now(session.prefill(&ids[..128])).expect("room");
         prefill = prefill.min(t.elapsed().as_secs_f64());
         let t = Instant::now();
         for &id in &ids[128..255] {

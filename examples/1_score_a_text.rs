@@ -7,6 +7,7 @@ use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::tokenizer::train::{TrainOptions, train};
 use sixpack_runtime::cpu::Fast;
 use sixpack_runtime::metric::{Options, Text, evaluate};
+use sixpack_runtime::now;
 use sixpack_train::{init, params};
 
 const TEXT: &str = include_str!("../README.md");
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tables = tokenizer.byte_tables();
     let text = Text { tokens: &tokens, bytes: Some(&tables), bos: tokenizer.bos_id() };
     let options = Options { seq_len: 256, stride: Some(64), batch: 4, max_tokens: None };
-    let result = evaluate(&config, &weights, &mut ops, &text, &options, &mut |_| {})?;
+    let result = now(evaluate(&config, &weights, &mut ops, &text, &options, &mut |_| {}))?;
     let uniform = (tokenizer.vocab_size() as f64).ln();
     println!("{:.4} nats per token (knowing nothing: {uniform:.4})", result.loss_nats);
     println!("{:.4} bits per byte", result.bits_per_byte.expect("there is a tokenizer"));

@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result};
 use sixpack_runtime::cpu::Fast;
-use sixpack_runtime::{Sampler, Sampling, Session};
+use sixpack_runtime::{Sampler, Sampling, Session, now};
 
 use crate::loaded::Loaded;
 use crate::progress::Progress;
@@ -25,11 +25,11 @@ pub(crate) fn write(loaded: &Loaded, tokens: usize, seed: u64, threads: usize) -
     let mut text: Vec<u16> = Vec::with_capacity(count * len);
     for done in 1..=count {
         let mut session = Session::new(config, &weights, &mut ops, len);
-        session.prefill(&[bos])?;
+        now(session.prefill(&[bos]))?;
         // A vocabulary has at most 65,536 pieces.
         text.push(bos as u16);
         for position in 1..len {
-            let token = sampler.sample(session.logits())?;
+            let token = now(session.sample(&mut sampler))?;
             text.push(token as u16);
             if position + 1 < len {
                 session.step(token)?;

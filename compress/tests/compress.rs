@@ -65,7 +65,9 @@ fn loss(model: &Model) -> f64 {
     let tokens = tokens(1 + 8 * 32);
     let options = metric::Options { seq_len: 32, stride: None, batch: 4, max_tokens: None };
     let text = Text { tokens: &tokens, bytes: None, bos: None };
-    metric::evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |_| {}).unwrap().loss_nats
+    sixpack_runtime::now(metric::evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |_| {}))
+        .unwrap()
+        .loss_nats
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub struct Divergence {
 /// # Errors
 /// Options that mean nothing, too few tokens for a window, a token outside the vocabulary, vocabularies that differ,
 /// logits that are no numbers, and those of the machine.
-pub fn divergence<O>(
+pub async fn divergence<O>(
     p: &Loaded<'_, O::Weight>,
     q: &Loaded<'_, O::Weight>,
     ops: &mut O,
@@ -61,7 +61,7 @@ where
         let window = |&start: &usize| tokens[start..start + options.seq_len].iter().map(|&id| u32::from(id));
         let ids: Vec<u32> = starts.iter().flat_map(window).collect();
         let batch = Batch::new(&ids, starts.len());
-        let logits = [logits(p, ops, &batch)?, logits(q, ops, &batch)?];
+        let logits = [logits(p, ops, &batch).await?, logits(q, ops, &batch).await?];
         for (p, q) in logits[0].chunks_exact(vocab).zip(logits[1].chunks_exact(vocab)) {
             sum.add(p, q)?;
         }
@@ -71,14 +71,14 @@ where
 }
 
 /// The logits of a batch, `[B · T, V]`.
-fn logits<O>(of: &Loaded<'_, O::Weight>, ops: &mut O, batch: &Batch<'_>) -> Result<Vec<f32>>
+async fn logits<O>(of: &Loaded<'_, O::Weight>, ops: &mut O, batch: &Batch<'_>) -> Result<Vec<f32>>
 where
     O: ReadBack,
     Error: From<O::Error>,
 {
     let h = forward(of.config, of.weights, ops, batch, Pass::FULL)?;
     let logits = model::logits(of.config, of.weights, ops, &h)?;
-    Ok(ops.read(&logits)?)
+    Ok(ops.read(&logits).await?)
 }
 
 /// Sums over positions.

@@ -25,7 +25,7 @@ pub struct Limits<'a> {
 ///
 /// # Errors
 /// An empty prompt, a context below 2, a token outside the vocabulary, and those of the machine.
-pub fn generate<O: Remember>(
+pub async fn generate<O: Remember>(
     config: &ModelConfig,
     weights: &Weights<O::Weight>,
     ops: &mut O,
@@ -50,22 +50,22 @@ where
     }
     let keep = limits.context / 2;
     let mut session = Session::new(config, weights, ops, limits.context);
-    let mut reading = session.prefill(&prompt[..prompt.len().min(limits.context)])?;
+    let mut reading = session.prefill(&prompt[..prompt.len().min(limits.context)]).await?;
     let mut seen = prompt[..session.past()].to_vec();
     while seen.len() < prompt.len() {
-        roll(&mut session, &seen[seen.len() - keep..])?;
+        roll(&mut session, &seen[seen.len() - keep..]).await?;
         let next = &prompt[seen.len()..prompt.len().min(seen.len() + session.room())];
-        let more = session.prefill(next)?;
+        let more = session.prefill(next).await?;
         reading = Reading { nats: reading.nats + more.nats, tokens: reading.tokens + more.tokens };
         seen.extend_from_slice(next);
     }
     for left in (0..limits.max_tokens).rev() {
-        let token = sampler.sample(session.logits())?;
+        let token = session.sample(sampler).await?;
         if limits.stop.contains(&token) || !on_token(token) || left == 0 {
             break;
         }
         if session.room() == 0 {
-            roll(&mut session, &seen[seen.len() - keep..])?;
+            roll(&mut session, &seen[seen.len() - keep..]).await?;
         }
         session.step(token)?;
         seen.push(token);
@@ -74,10 +74,10 @@ where
 }
 
 /// Forgets everything but `tail`.
-fn roll<O: Remember>(session: &mut Session<'_, O>, tail: &[u32]) -> Result<()>
+async fn roll<O: Remember>(session: &mut Session<'_, O>, tail: &[u32]) -> Result<()>
 where
     Error: From<O::Error>,
 {
     session.restart();
-    session.prefill(tail).map(drop)
+    session.prefill(tail).await.map(drop)
 }

@@ -9,6 +9,7 @@
 pub mod count;
 pub mod cpu;
 pub mod divergence;
+pub mod engine;
 mod error;
 pub mod generate;
 pub mod metric;
@@ -17,15 +18,18 @@ pub mod ops;
 pub mod sampler;
 pub mod session;
 pub mod stream;
+mod wait;
 pub mod watch;
 pub mod weights;
 
 pub use count::Count;
+pub use engine::Engine;
 pub use error::{Error, Result};
 pub use model::{Pass, forward};
 pub use ops::{Batch, Heads, Ops, ReadBack, Remember, Role, Rope, Site};
 pub use sampler::{Sampler, Sampling};
 pub use session::Session;
 pub use stream::TextStream;
+pub use wait::now;
 pub use watch::{Calibrate, Trace};
 pub use weights::Weights;

@@ -82,7 +82,7 @@ impl Evaluation {
 ///
 /// # Errors
 /// Options that mean nothing, a text too short to score, a token outside the vocabulary, and those of the machine.
-pub fn evaluate<O>(
+pub async fn evaluate<O>(
     config: &ModelConfig,
     weights: &Weights<O::Weight>,
     ops: &mut O,
@@ -100,7 +100,7 @@ where
     let total = windows.iter().map(|w| w.scored() as u64).sum();
     let mut ledger = Ledger::new(text);
     for batch in windows.chunk_by(|a, b| (a.len, a.first) == (b.len, b.first)).flat_map(|w| w.chunks(options.batch)) {
-        let nll = score(config, weights, ops, text.tokens, options.seq_len, batch)?;
+        let nll = score(config, weights, ops, text.tokens, options.seq_len, batch).await?;
         let targets = batch.iter().flat_map(|w| w.start + w.first..w.start + w.len);
         for (target, nll) in targets.zip(nll) {
             if !nll.is_finite() {
@@ -175,7 +175,7 @@ fn windows(n: usize, options: &Options) -> Result<Vec<Window>> {
 }
 
 /// Negative log-likelihoods of the scored targets of windows of one shape.
-fn score<O>(
+async fn score<O>(
     config: &ModelConfig,
     weights: &Weights<O::Weight>,
     ops: &mut O,
@@ -195,7 +195,7 @@ where
     let last = windows.first().map(Window::scored);
     let h = forward(config, weights, ops, &batch, Pass { recurrence: true, last })?;
     let nll = model::nll(config, weights, ops, &h, &targets)?;
-    Ok(ops.read(&nll)?)
+    Ok(ops.read(&nll).await?)
 }
 
 fn check_tokens(config: &ModelConfig, text: &Text<'_>) -> Result<()> {

@@ -12,6 +12,8 @@ use std::fmt;
 
 use sixpack_formats::{Part, TensorId};
 
+use crate::{Error, Sampler};
+
 /// Which matrix product of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -280,13 +282,21 @@ pub trait Ops {
 }
 
 /// A machine whose activations can be read by the host.
+///
+/// Everything else an [`Ops`] does may be queued; reading is where the host waits. In a browser a GPU's values arrive
+/// only while the event loop runs, so reading is asynchronous. On the CPU it is ready at once, and [`now`] waits.
+///
+/// [`now`]: crate::now
 pub trait ReadBack: Ops {
     /// The values, row-major.
-    fn read(&mut self, x: &Self::Act) -> Result<Vec<f32>, Self::Error>;
+    fn read(&mut self, x: &Self::Act) -> impl Future<Output = Result<Vec<f32>, Self::Error>>;
 }
 
 /// A machine that can remember the keys and values of one growing sequence, for sessions.
-pub trait Remember: ReadBack {
+pub trait Remember: ReadBack
+where
+    Error: From<Self::Error>,
+{
     /// Starts to remember, from nothing: each pass from now on continues the sequence.
     fn begin(&mut self);
 
@@ -296,4 +306,12 @@ pub trait Remember: ReadBack {
 
     /// Forgets, and goes back to passes of whole sequences.
     fn end(&mut self);
+
+    /// A token for `logits [1, 1, V]`. A machine that can choose by itself need not send the logits to the host.
+    fn sample(&mut self, logits: &Self::Act, sampler: &mut Sampler) -> impl Future<Output = crate::Result<u32>> {
+        async move {
+            let logits = self.read(logits).await?;
+            sampler.sample(&logits)
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use sixpack_formats::ModelConfig;
 
 use crate::ops::{Batch, Remember};
-use crate::{Error, Pass, Result, Weights, forward, model};
+use crate::{Error, Pass, Result, Sampler, Weights, forward, model};
 
 /// Tokens of a prompt that are read in one pass.
 const CHUNK: usize = 256;
@@ -12,15 +12,17 @@ const CHUNK: usize = 256;
 ///
 /// What [`Session::prefill`] and [`Session::step`] give is what the full forward pass over the whole sequence would,
 /// with a rotary base for the session's context length.
-#[derive(Debug)]
-pub struct Session<'a, O: Remember> {
+pub struct Session<'a, O: Remember>
+where
+    Error: From<O::Error>,
+{
     config: &'a ModelConfig,
     weights: &'a Weights<O::Weight>,
     ops: &'a mut O,
     context: usize,
     past: usize,
-    /// Logits after the last token, `[V]`; empty before the first.
-    logits: Vec<f32>,
+    /// Logits after the last token, `[1, 1, V]`; none before the first.
+    logits: Option<O::Act>,
 }
 
 /// How well a model expected what it read.
@@ -46,19 +48,28 @@ where
     /// An empty sequence of at most `context` tokens.
     pub fn new(config: &'a ModelConfig, weights: &'a Weights<O::Weight>, ops: &'a mut O, context: usize) -> Self {
         ops.begin();
-        Self { config, weights, ops, context, past: 0, logits: Vec::new() }
+        Self { config, weights, ops, context, past: 0, logits: None }
     }
 
     /// Reads `ids`, a chunk at a time, and says how well they were expected. Nothing is read if they do not all fit.
     ///
     /// # Errors
     /// A full context, a token outside the vocabulary, and those of the machine.
-    pub fn prefill(&mut self, ids: &[u32]) -> Result<Reading> {
+    pub async fn prefill(&mut self, ids: &[u32]) -> Result<Reading> {
+        let nll = self.read(ids).await?;
+        Ok(Reading { nats: nll.iter().map(|&x| f64::from(x)).sum(), tokens: nll.len() })
+    }
+
+    /// As [`Session::prefill`]: the negative log-likelihood in nats of each token that was expected, all but the first
+    /// of a session.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub async fn read(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         self.check(ids)?;
-        let mut reading = Reading::default();
-        if let (Some(&first), false) = (ids.first(), self.logits.is_empty()) {
-            reading.nats += nll(&self.logits, first);
-            reading.tokens += 1;
+        let mut scores = Vec::with_capacity(ids.len());
+        if let (Some(&first), Some(logits)) = (ids.first(), &self.logits) {
+            scores.push(nll(&self.ops.read(logits).await?, first));
         }
         for (i, chunk) in ids.chunks(CHUNK).enumerate() {
             let h = self.pass(chunk)?;
@@ -67,38 +78,49 @@ where
             let mut targets = next.to_vec();
             targets.resize(chunk.len(), 0);
             let nll = model::nll(self.config, self.weights, self.ops, &h, &targets)?;
-            let nll = self.ops.read(&nll)?;
-            reading.nats += nll[..next.len()].iter().map(|&x| f64::from(x)).sum::<f64>();
-            reading.tokens += next.len();
+            let nll = self.ops.read(&nll).await?;
+            scores.extend_from_slice(&nll[..next.len()]);
             if (i + 1) * CHUNK >= ids.len() {
                 let last = self.ops.tail(&h, 1)?;
-                self.read_logits(&last)?;
+                self.after(&last)?;
             }
         }
-        Ok(reading)
+        Ok(scores)
     }
 
-    /// Reads one token and gives the logits `[V]` of the one after it.
+    /// Reads one token.
     ///
     /// # Errors
     /// A full context, a token outside the vocabulary, and those of the machine.
-    pub fn step(&mut self, id: u32) -> Result<&[f32]> {
+    pub fn step(&mut self, id: u32) -> Result<()> {
         self.check(&[id])?;
         let h = self.pass(&[id])?;
-        self.read_logits(&h)?;
-        Ok(&self.logits)
+        self.after(&h)
     }
 
-    /// Logits `[V]` after the last token; empty before the first.
-    pub fn logits(&self) -> &[f32] {
-        &self.logits
+    /// A token to follow the last one.
+    ///
+    /// # Errors
+    /// An empty session, logits nothing can be sampled from, and those of the machine.
+    pub async fn sample(&mut self, sampler: &mut Sampler) -> Result<u32> {
+        let logits = self.logits.as_ref().ok_or_else(nothing_read)?;
+        self.ops.sample(logits, sampler).await
+    }
+
+    /// Logits `[V]` after the last token.
+    ///
+    /// # Errors
+    /// An empty session, and those of the machine.
+    pub async fn logits(&mut self) -> Result<Vec<f32>> {
+        let logits = self.logits.as_ref().ok_or_else(nothing_read)?;
+        Ok(self.ops.read(logits).await?)
     }
 
     /// Forgets everything that was read.
     pub fn restart(&mut self) {
         self.ops.begin();
         self.past = 0;
-        self.logits.clear();
+        self.logits = None;
     }
 
     /// Tokens read.
@@ -130,22 +152,29 @@ where
         Ok(h)
     }
 
-    fn read_logits(&mut self, h: &O::Act) -> Result<()> {
-        let logits = model::logits(self.config, self.weights, self.ops, h)?;
-        self.logits = self.ops.read(&logits)?;
+    /// Logits of what follows the one position `h`.
+    fn after(&mut self, h: &O::Act) -> Result<()> {
+        self.logits = Some(model::logits(self.config, self.weights, self.ops, h)?);
         Ok(())
     }
 }
 
-impl<O: Remember> Drop for Session<'_, O> {
+fn nothing_read() -> Error {
+    Error::Option { field: "session", expected: "at least one token read".into(), found: "none".into() }
+}
+
+impl<O: Remember> Drop for Session<'_, O>
+where
+    Error: From<O::Error>,
+{
     fn drop(&mut self) {
         self.ops.end();
     }
 }
 
 /// Negative log-likelihood of `target` under `logits`.
-fn nll(logits: &[f32], target: u32) -> f64 {
+fn nll(logits: &[f32], target: u32) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    sum.ln() + f64::from(max - logits[target as usize])
+    (sum.ln() + f64::from(max - logits[target as usize])) as f32
 }

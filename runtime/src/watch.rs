@@ -171,7 +171,7 @@ impl<O: Ops, W: Watch<O>> Ops for Watched<'_, O, W> {
 }
 
 impl<O: ReadBack, W: Watch<O>> ReadBack for Watched<'_, O, W> {
-    fn read(&mut self, x: &O::Act) -> Result<Vec<f32>, O::Error> {
-        self.inner.read(x)
+    async fn read(&mut self, x: &O::Act) -> Result<Vec<f32>, O::Error> {
+        self.inner.read(x).await
     }
 }

@@ -6,7 +6,7 @@ mod golden;
 
 use sixpack_formats::ModelConfig;
 use sixpack_runtime::cpu::{Fast, Mat, Reference};
-use sixpack_runtime::{Batch, Pass, ReadBack, Weights, forward, model};
+use sixpack_runtime::{Batch, Pass, ReadBack, Weights, forward, model, now};
 
 /// Largest difference from the goldens allowed in f32.
 const GOLDEN: f32 = 1e-4;
@@ -47,11 +47,11 @@ fn goldens<O: ReadBack<Error = sixpack_runtime::Error>>(
         assert_eq!(config.virtual_layers(recurrence), order);
         let pass = Pass { recurrence, last: None };
         let h = forward(config, weights, ops, &Batch::new(&inputs, sequences), pass).unwrap();
-        check("hidden", ops.read(&h).unwrap());
+        check("hidden", now(ops.read(&h)).unwrap());
         let logits = model::logits(config, weights, ops, &h).unwrap();
-        check("logits", ops.read(&logits).unwrap());
+        check("logits", now(ops.read(&logits)).unwrap());
         let nll = model::nll(config, weights, ops, &h, &targets).unwrap();
-        let nll = ops.read(&nll).unwrap();
+        let nll = now(ops.read(&nll)).unwrap();
         let loss = nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64;
         let expected = meta[format!("{mode}.loss")].as_f64().unwrap();
         assert!((loss - expected).abs() < 1e-5, "{case} {mode}.loss: found {loss}, expected {expected}");
@@ -73,7 +73,12 @@ fn narrowed<O: ReadBack<Error = sixpack_runtime::Error>>(
     for last in [1, 7, batch.len()] {
         let h = forward(config, weights, ops, &batch, Pass { last: Some(last), ..Pass::FULL }).unwrap();
         let expected = ops.tail(&all, last).unwrap();
-        assert_near(&format!("{case} last {last}"), &ops.read(&h).unwrap(), &ops.read(&expected).unwrap(), 1e-5);
+        assert_near(
+            &format!("{case} last {last}"),
+            &now(ops.read(&h)).unwrap(),
+            &now(ops.read(&expected)).unwrap(),
+            1e-5,
+        );
     }
 }
 

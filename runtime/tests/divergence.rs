@@ -7,7 +7,7 @@ use sixpack_formats::{Model, TensorData, TensorId};
 use sixpack_runtime::cpu::{Fast, Reference};
 use sixpack_runtime::divergence::{Divergence, Loaded, divergence};
 use sixpack_runtime::metric::Options;
-use sixpack_runtime::{Batch, Error, Pass, forward, model};
+use sixpack_runtime::{Batch, Error, Pass, forward, model, now};
 
 const OPTIONS: Options = Options { seq_len: 16, stride: None, batch: 3, max_tokens: None };
 
@@ -24,7 +24,7 @@ fn compare(p: &Model, q: &Model, tokens: &[u16], options: &Options) -> Result<Di
     let weights = [ops.load(p), ops.load(q)];
     let p = Loaded { config: &p.config, weights: &weights[0] };
     let q = Loaded { config: &q.config, weights: &weights[1] };
-    divergence(&p, &q, &mut ops, tokens, options, &mut |_, _| {})
+    now(divergence(&p, &q, &mut ops, tokens, options, &mut |_, _| {}))
 }
 
 /// One window at a time on the plain interpreter, probabilities first.

@@ -5,7 +5,7 @@ mod golden;
 
 use sixpack_runtime::cpu::Fast;
 use sixpack_runtime::generate::{Limits, generate};
-use sixpack_runtime::{Batch, Error, Pass, ReadBack, Sampler, Sampling, forward, model};
+use sixpack_runtime::{Batch, Error, Pass, ReadBack, Sampler, Sampling, forward, model, now};
 
 fn greedy() -> Sampler {
     Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }).unwrap()
@@ -18,7 +18,7 @@ fn likeliest(m: &sixpack_formats::Model, ids: &[u32], context: usize) -> u32 {
     let batch = Batch { ids, sequences: 1, context };
     let h = forward(&m.config, &weights, &mut ops, &batch, Pass { last: Some(1), ..Pass::FULL }).unwrap();
     let logits = model::logits(&m.config, &weights, &mut ops, &h).unwrap();
-    let logits = ops.read(&logits).unwrap();
+    let logits = now(ops.read(&logits)).unwrap();
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
 }
 
@@ -31,11 +31,11 @@ fn greedy_text_is_the_argmax_of_the_full_pass_and_rolls_over() {
     let weights = ops.load(&m);
     let mut text = Vec::new();
     let limits = Limits { max_tokens: 20, context, stop: &[] };
-    let reading = generate(&m.config, &weights, &mut ops, &prompt, &limits, &mut greedy(), &mut |t| {
+    let mut on_token = |t| {
         text.push(t);
         true
-    })
-    .unwrap();
+    };
+    let reading = now(generate(&m.config, &weights, &mut ops, &prompt, &limits, &mut greedy(), &mut on_token)).unwrap();
     assert_eq!((text.len(), reading.tokens), (20, prompt.len() - 1));
     // What the model sees: a full context, then its last half and what follows.
     let mut window = prompt[..context].to_vec();
@@ -63,7 +63,7 @@ fn it_ends_where_it_is_told_to() {
             all.push(t);
             all.len() < keep
         };
-        generate(&m.config, &weights, &mut ops, &[3, 1, 4], &limits, &mut greedy(), &mut on_token).unwrap();
+        now(generate(&m.config, &weights, &mut ops, &[3, 1, 4], &limits, &mut greedy(), &mut on_token)).unwrap();
         all.clone()
     };
     let text = run(&[], 8, 100);
@@ -72,6 +72,6 @@ fn it_ends_where_it_is_told_to() {
     let first = text.iter().position(|t| *t == text[5]).unwrap();
     assert_eq!(run(&[text[5]], 8, 100), text[..first]);
     let limits = Limits { max_tokens: 1, context: 48, stop: &[] };
-    let error = generate(&m.config, &weights, &mut ops, &[], &limits, &mut greedy(), &mut |_| true).unwrap_err();
+    let error = now(generate(&m.config, &weights, &mut ops, &[], &limits, &mut greedy(), &mut |_| true)).unwrap_err();
     assert!(matches!(error, Error::Option { field: "prompt", .. }), "{error}");
 }

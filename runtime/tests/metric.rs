@@ -6,7 +6,7 @@ mod golden;
 use sixpack_formats::tokenizer::ByteTables;
 use sixpack_runtime::cpu::{Fast, Reference};
 use sixpack_runtime::metric::{Options, Text, evaluate};
-use sixpack_runtime::{Batch, Error, Pass, forward, model};
+use sixpack_runtime::{Batch, Error, Pass, forward, model, now};
 
 struct Case {
     model: sixpack_formats::Model,
@@ -48,7 +48,8 @@ macro_rules! reproduces_the_reference {
                     let options = Options { stride, ..options };
                     let mut last = None;
                     let found =
-                        evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |p| last = Some(p)).unwrap();
+                        now(evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |p| last = Some(p)))
+                            .unwrap();
                     let expected = |key: &str| eval[format!("{mode}_{key}")].as_f64().unwrap();
                     close(&format!("{name} {mode} loss"), found.loss_nats, expected("loss"));
                     close(&format!("{name} {mode} bpb"), found.bits_per_byte.unwrap(), expected("bpb"));
@@ -89,7 +90,7 @@ fn shortcuts_change_nothing() {
         for batch in [1, 2, 64] {
             let text = Text { tokens: &tokens, bytes: None, bos: None };
             let options = Options { batch, ..options };
-            let found = evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |_| {}).unwrap();
+            let found = now(evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |_| {})).unwrap();
             close(name, found.loss_nats, nats / n as f64);
             assert_eq!((found.tokens, found.bits_per_byte, found.bytes, found.stderr), (n as u64, None, None, None));
         }
@@ -103,7 +104,7 @@ fn short_and_foreign_texts() {
     let weights = ops.load(&model);
     let mut run = |tokens: &[u16], options: Options, tables: Option<&ByteTables>| {
         let text = Text { tokens, bytes: tables, bos: None };
-        evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |_| {})
+        now(evaluate(&model.config, &weights, &mut ops, &text, &options, &mut |_| {}))
     };
     // Fewer tokens than a window: sliding scores them all, plain has no window.
     assert_eq!(run(&tokens[..10], options, None).unwrap().tokens, 9);

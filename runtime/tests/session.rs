@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
 use sixpack_runtime::cpu::{Fast, Reference};
 use sixpack_runtime::session::Session;
-use sixpack_runtime::{Batch, Error, Pass, ReadBack, Remember, Weights, forward, model};
+use sixpack_runtime::{Batch, Error, Pass, ReadBack, Remember, Weights, forward, model, now};
 
 /// One golden sequence of a case.
 fn sequence(case: &str) -> Vec<u32> {
@@ -25,7 +25,7 @@ fn full<O: ReadBack<Error = Error>>(
     let h = forward(config, weights, ops, &Batch::new(ids, 1), Pass::FULL).unwrap();
     let logits = model::logits(config, weights, ops, &h).unwrap();
     let nll = ops.cross_entropy(&logits, &[&ids[1..], &[0]].concat()).unwrap();
-    (ops.read(&logits).unwrap(), ops.read(&nll).unwrap()[..ids.len() - 1].to_vec())
+    (now(ops.read(&logits)).unwrap(), now(ops.read(&nll)).unwrap()[..ids.len() - 1].to_vec())
 }
 
 /// Reads `ids` in parts of the given sizes, single tokens by `step`.
@@ -44,7 +44,7 @@ fn parts_equal_the_whole<O: Remember<Error = Error>>(
         if let [id] = part {
             session.step(*id).unwrap();
         } else {
-            let reading = session.prefill(part).unwrap();
+            let reading = now(session.prefill(part)).unwrap();
             let expected = &nll[past.max(1) - 1..(past + part.len()).max(1) - 1];
             assert_eq!(reading.tokens, expected.len());
             let expected: f64 = expected.iter().map(|&x| f64::from(x)).sum();
@@ -52,7 +52,8 @@ fn parts_equal_the_whole<O: Remember<Error = Error>>(
         }
         if let Some(last) = session.past().checked_sub(1) {
             let expected = &logits[last * config.vocab_size..][..config.vocab_size];
-            let worst = session.logits().iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+            let worst =
+                now(session.logits()).unwrap().iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
             assert!(worst < 1e-4, "position {last}: logits differ by {worst}");
         }
         if session.room() == 0 {
@@ -136,14 +137,14 @@ fn the_context_has_an_end() {
     let mut ops = Fast::new(1).unwrap();
     let weights = ops.load(&model);
     let mut session = Session::new(&model.config, &weights, &mut ops, 8);
-    assert!(session.logits().is_empty());
-    session.prefill(&[1, 2, 3, 4, 5]).unwrap();
-    let before = session.logits().to_vec();
-    let message = session.prefill(&[1, 2, 3, 4]).unwrap_err().to_string();
+    assert!(matches!(now(session.logits()), Err(Error::Option { field: "session", .. })));
+    now(session.prefill(&[1, 2, 3, 4, 5])).unwrap();
+    let before = now(session.logits()).unwrap();
+    let message = now(session.prefill(&[1, 2, 3, 4])).unwrap_err().to_string();
     assert_eq!(message, "the context is full: it holds 8 tokens, 5 are in it and 4 more were given");
     assert!(matches!(session.step(160), Err(Error::Token { id: 160, .. })));
-    assert_eq!((session.past(), session.room(), session.logits()), (5, 3, &before[..]));
-    session.prefill(&[1, 2]).unwrap();
+    assert_eq!((session.past(), session.room(), now(session.logits()).unwrap()), (5, 3, before));
+    now(session.prefill(&[1, 2])).unwrap();
     session.step(9).unwrap();
     assert!(matches!(session.step(9), Err(Error::ContextFull { limit: 8, past: 8, more: 1 })));
     // The machine forgets when the session ends.

@@ -50,7 +50,7 @@ struct Backend<O: ReadBack> {
 impl<O: ReadBack<Error = Error>> Backend<O> {
     fn check(&mut self, what: &str, found: Result<O::Act, Error>, expected: Result<Mat, Error>) {
         let (found, expected) = (found.unwrap(), expected.unwrap());
-        let found = self.ops.read(&found).unwrap();
+        let found = sixpack_runtime::now(self.ops.read(&found)).unwrap();
         assert_eq!(found.len(), expected.data.len(), "{what} of {:?}", expected.shape());
         for (i, (f, e)) in found.iter().zip(&expected.data).enumerate() {
             let within = (f - e).abs() <= TOLERANCE * (1.0 + e.abs());

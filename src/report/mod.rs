@@ -11,7 +11,7 @@ use sixpack_compress::sweep::Points;
 use sixpack_formats::atomic;
 use sixpack_runtime::cpu::Fast;
 use sixpack_runtime::divergence::{self, Divergence};
-use sixpack_runtime::metric;
+use sixpack_runtime::{metric, now};
 
 use self::page::Page;
 use crate::data::Tokens;
@@ -62,6 +62,6 @@ fn compare(job: &Job<'_>, float: &Loaded, packed: &Loaded, scored: &Tokens) -> R
     let q = divergence::Loaded { config: &packed.model.config, weights: &weights[1] };
     let mut bar = None;
     let mut show = |done, of| bar.get_or_insert_with(|| Progress::new("comparing", "positions", of)).set(done);
-    let found = divergence::divergence(&p, &q, &mut ops, &scored.tokens, &options, &mut show)?;
+    let found = now(divergence::divergence(&p, &q, &mut ops, &scored.tokens, &options, &mut show))?;
     Ok((found, seq_len))
 }

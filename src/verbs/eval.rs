@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 use sixpack_formats::Score;
-use sixpack_runtime::cpu::Fast;
 use sixpack_runtime::metric::{self, Evaluation};
+use sixpack_runtime::{Engine, now};
 
 use crate::args::{self, Windows};
 use crate::data::{self, Tokens};
@@ -35,17 +35,15 @@ pub(crate) fn run(args: &args::Eval) -> Result<()> {
 
 /// Scores a model on tokens with the windows asked for.
 pub(crate) fn score(loaded: &Loaded, text: &Tokens, windows: &Windows, threads: usize) -> Result<Evaluation> {
-    let config = &loaded.model.config;
-    let options = options(windows, config.eval_seq_len)?;
-    let mut ops = Fast::new(threads)?;
-    let weights = ops.load(&loaded.model);
+    let options = options(windows, loaded.model.config.eval_seq_len)?;
+    let mut engine = Engine::cpu(&loaded.model, threads)?;
     let tables = loaded.tokenizer.as_ref().map(|t| t.byte_tables());
     let bos = loaded.tokenizer.as_ref().and_then(|t| t.bos_id());
     let metric_text = metric::Text { tokens: &text.tokens, bytes: tables.as_ref(), bos };
     let mut bar = None;
     let mut show =
         |p: metric::Progress| bar.get_or_insert_with(|| Progress::new("scoring", "tokens", p.total)).set(p.scored);
-    Ok(metric::evaluate(config, &weights, &mut ops, &metric_text, &options, &mut show)?)
+    Ok(now(engine.evaluate(&metric_text, &options, &mut show))?)
 }
 
 /// The windows asked for, with what was left open filled in.

@@ -6,9 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sixpack_formats::tokenizer::Tokenizer;
-use sixpack_runtime::cpu::Fast;
-use sixpack_runtime::generate::{Limits, generate};
-use sixpack_runtime::{Sampler, Sampling, TextStream};
+use sixpack_runtime::generate::Limits;
+use sixpack_runtime::{Engine, Sampler, Sampling, TextStream, now};
 
 use crate::args;
 use crate::loaded::{self, Loaded};
@@ -82,8 +81,7 @@ pub(crate) fn speak(
     let tokenizer =
         loaded.tokenizer.as_ref().context("this model has no tokenizer, so it cannot read or write text")?;
     let config = &loaded.model.config;
-    let mut ops = Fast::new(threads)?;
-    let weights = ops.load(&loaded.model);
+    let mut engine = Engine::cpu(&loaded.model, threads)?;
     let mut ids: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     ids.extend(tokenizer.encode(prompt));
     let stop: Vec<u32> = [tokenizer.bos_id(), tokenizer.eos_id()].into_iter().flatten().collect();
@@ -93,11 +91,12 @@ pub(crate) fn speak(
     // The model reads no space at the end of a prompt; one that is shown would be doubled.
     text.say(prompt.trim_end());
     let (mut generated, mut first) = (0, None);
-    let reading = generate(config, &weights, &mut ops, &ids, &limits, &mut sampler, &mut |id| {
+    let mut on_token = |id| {
         first.get_or_insert_with(Instant::now);
         generated += 1;
         text.push(id)
-    })?;
+    };
+    let reading = now(engine.generate(&ids, &limits, &mut sampler, &mut on_token))?;
     text.finish()?;
     let seconds = first.map_or(0.0, |at| at.elapsed().as_secs_f64());
     Ok(Spoken {

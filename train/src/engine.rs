@@ -193,7 +193,7 @@ impl Ops for CandleOps {
 }
 
 impl ReadBack for CandleOps {
-    fn read(&mut self, x: &Tensor) -> candle_core::Result<Vec<f32>> {
+    async fn read(&mut self, x: &Tensor) -> candle_core::Result<Vec<f32>> {
         x.flatten_all()?.to_vec1()
     }
 }

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use sixpack_formats::sensitivity::{Lookup, Sensitivity};
 use sixpack_formats::{Digest, Model, ModelConfig, QuantClass, TensorId};
 use sixpack_runtime::watch::{Watch, Watched};
-use sixpack_runtime::{Batch, Ops, Pass, ReadBack, Site, Weights, forward, model};
+use sixpack_runtime::{Batch, Ops, Pass, ReadBack, Site, Weights, forward, model, now};
 
 use crate::engine::{CandleOps, tensor};
 use crate::vector::{exp, max, sum_of_squares};
@@ -138,7 +138,7 @@ impl<'a> Machine<'a> {
         let h = forward(self.config, &self.weights, &mut watched, &Batch::new(ids, 1), Pass::FULL)?;
         let logits = model::logits(self.config, &self.weights, &mut watched, &h)?;
         let seen = watched.into_watch();
-        let values = ops.read(&logits)?;
+        let values = now(ops.read(&logits))?;
         Ok(Recorded { ops, seen, logits, values })
     }
 

@@ -89,7 +89,8 @@ fn hidden_states_and_logits() {
                 for (name, found, golden) in
                     [("hidden", h, hidden), ("logits", logits, &forward[&format!("{kind}.logits")])]
                 {
-                    let (found, expected) = (ops.read(&found).unwrap(), tail(golden, last.unwrap_or(batch.len)));
+                    let (found, expected) =
+                        (sixpack_runtime::now(ops.read(&found)).unwrap(), tail(golden, last.unwrap_or(batch.len)));
                     assert_eq!(found.len(), expected.len());
                     let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                     assert!(f64::from(worst) < TOLERANCE, "{case} {kind} {name} last {last:?}: off by {worst:.2e}");

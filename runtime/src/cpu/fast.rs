@@ -148,7 +148,7 @@ impl Ops for Fast {
 }
 
 impl ReadBack for Fast {
-    fn read(&mut self, x: &Mat) -> Result<Vec<f32>> {
+    async fn read(&mut self, x: &Mat) -> Result<Vec<f32>> {
         Ok(x.data.clone())
     }
 }

@@ -115,7 +115,7 @@ impl Ops for Reference {
 }
 
 impl ReadBack for Reference {
-    fn read(&mut self, x: &Mat) -> Result<Vec<f32>> {
+    async fn read(&mut self, x: &Mat) -> Result<Vec<f32>> {
         Ok(x.data.clone())
     }
 }

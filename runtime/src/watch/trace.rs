@@ -48,7 +48,7 @@ impl<O: ReadBack> Watch<O> for Records {
     }
 
     fn output(&mut self, ops: &mut O, op: &'static str, site: Option<Site>, y: &O::Act) -> Result<(), O::Error> {
-        let values = ops.read(y)?;
+        let values = crate::now(ops.read(y))?;
         self.records.push(Record { op, site, virtual_layer: self.virtual_layer, values });
         Ok(())
     }

@@ -88,7 +88,7 @@ fn loss(machine: &Machine<'_>, visit: usize, at: usize, by: f32) -> (f64, Vec<(P
     let logits = model::logits(machine.config, &machine.weights, &mut watched, &h).unwrap();
     let results = watched.into_watch().results;
     let nll = ops.cross_entropy(&logits, &TARGETS).unwrap();
-    (ops.read(&nll).unwrap().into_iter().map(f64::from).sum(), results)
+    (sixpack_runtime::now(ops.read(&nll)).unwrap().into_iter().map(f64::from).sum(), results)
 }
 
 fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
