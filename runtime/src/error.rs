@@ -65,6 +65,22 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// A GPU that cannot do what it should.
+    #[error("the GPU `{adapter}` failed: {reason}")]
+    Gpu {
+        /// Its name.
+        adapter: String,
+        /// What its driver says.
+        reason: String,
+    },
+    /// A GPU that is gone: unplugged, reset, or taken by the system.
+    #[error("the GPU `{adapter}` was lost: {reason}")]
+    DeviceLost {
+        /// Its name.
+        adapter: String,
+        /// What its driver says.
+        reason: String,
+    },
     /// An option with a value that means nothing.
     #[error("option `{field}`: expected {expected}, found {found}")]
     Option {

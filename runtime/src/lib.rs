@@ -21,6 +21,7 @@ pub mod stream;
 mod wait;
 pub mod watch;
 pub mod weights;
+pub mod wgpu;
 
 pub use count::Count;
 pub use engine::Engine;
