@@ -73,6 +73,20 @@ pub enum Error {
         /// What its driver says.
         reason: String,
     },
+    /// A machine that computes something else than it should.
+    #[error("the self-check failed: it gives {found}")]
+    SelfCheck {
+        /// What differs.
+        found: String,
+    },
+    /// A device that is not there.
+    #[error("no device `{wanted}`: {reason}")]
+    NoDevice {
+        /// As it was asked for.
+        wanted: String,
+        /// Why not.
+        reason: String,
+    },
     /// A GPU that is gone: unplugged, reset, or taken by the system.
     #[error("the GPU `{adapter}` was lost: {reason}")]
     DeviceLost {

@@ -84,6 +84,11 @@ impl Machine {
         }
     }
 
+    /// That something is beyond this GPU.
+    pub(super) fn cannot(&self, reason: String) -> Error {
+        Error::Gpu { adapter: self.info.name.clone(), reason }
+    }
+
     /// That values could not be read, which is the device's failure if it told one.
     pub(super) fn unreadable(&self, reason: &dyn std::fmt::Display) -> Error {
         let lost = || Error::DeviceLost { adapter: self.info.name.clone(), reason: reason.to_string() };
@@ -104,10 +109,8 @@ fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Failure>>> {
     device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep(&errors, Failure::Error(e.to_string()))));
     let losses = Arc::clone(&failure);
     device.set_device_lost_callback(move |reason, message| {
-        // Its own end is no loss.
-        if !matches!(reason, wgpu::DeviceLostReason::Destroyed) || !message.is_empty() {
-            keep(&losses, Failure::Lost(message));
-        }
+        let message = if message.is_empty() { format!("{reason:?}").to_lowercase() } else { message };
+        keep(&losses, Failure::Lost(message));
     });
     failure
 }

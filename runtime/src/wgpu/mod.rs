@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use sixpack_formats::Model;
 
 pub use self::act::Act;
-pub use self::adapter::{Adapter, adapters};
+pub use self::adapter::{Adapter, Facts, adapters};
 use self::angles::Angles;
 use self::cache::Cache;
 use self::machine::Machine;
@@ -109,8 +109,31 @@ impl Wgpu {
     }
 
     /// The model's tensors, quantised ones as their codes.
-    pub fn load(&self, model: &Model) -> Weights<Weight> {
+    ///
+    /// # Errors
+    /// Heads or rows of weights larger than the GPU has room for.
+    pub fn load(&self, model: &Model) -> Result<Weights<Weight>> {
+        let dim = model.config.head_dim();
+        if dim > attention::WIDEST {
+            return Err(self
+                .machine
+                .cannot(format!("heads of {dim} channels, at most {} have room", attention::WIDEST)));
+        }
         Loader::model(&self.machine, model)
+    }
+
+    /// Sends what was recorded and waits until it is done.
+    ///
+    /// # Errors
+    /// If the GPU failed, for example for want of memory.
+    pub async fn settle(&mut self) -> Result<()> {
+        let nothing = self.act(1, 1, 1);
+        self.read(&nothing).await.map(drop)
+    }
+
+    /// Ends the device, as a driver does when it is reset. For tests.
+    pub fn lose(&self) {
+        self.machine.device.destroy();
     }
 
     /// One parameter.

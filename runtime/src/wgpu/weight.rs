@@ -7,8 +7,7 @@ use sixpack_formats::{Model, QuantClass, TensorData, TensorId};
 
 use super::machine::Machine;
 use super::queue::Slice;
-use crate::Weights;
-use crate::cpu;
+use crate::{Result, Weights, cpu};
 
 /// That a matrix has no scales or no factors.
 const NONE: u32 = u32::MAX;
@@ -83,16 +82,20 @@ impl Loader {
     }
 
     /// All tensors of a model. The small ones come first, so that those used together are in one chunk.
-    pub(super) fn model(machine: &Arc<Machine>, model: &Model) -> Weights<Weight> {
+    pub(super) fn model(machine: &Arc<Machine>, model: &Model) -> Result<Weights<Weight>> {
         let specs = model.config.tensors();
         let (small, large): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.class == QuantClass::Half);
         let ordered: Vec<_> = small.into_iter().chain(large).collect();
         let as_weight = |spec: &&sixpack_formats::TensorSpec| cpu::Weight::load(spec, &model.tensors[&spec.id]);
         let bytes: u64 = ordered.iter().map(|spec| bytes_of(&model.tensors[&spec.id], spec.shape.last())).sum();
+        let widest = ordered.iter().filter_map(|spec| spec.shape.last()).max().copied().unwrap_or(1);
+        if 32 * widest as u64 > machine.limit {
+            return Err(machine.cannot(format!("rows of {widest} weights, a binding has {} bytes", machine.limit)));
+        }
         let mut loader = Self::new(Arc::clone(machine), bytes);
         let mut weights: BTreeMap<TensorId, Weight> =
             ordered.iter().map(|spec| (spec.id, loader.weight(&as_weight(spec)))).collect();
-        Weights::load(model, |spec, _| weights.remove(&spec.id).expect("each tensor was loaded"))
+        Ok(Weights::load(model, |spec, _| weights.remove(&spec.id).expect("each tensor was loaded")))
     }
 
     /// One parameter.
