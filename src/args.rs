@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sixpack_runtime::Device;
 
 /// Trains language models, compresses them under a byte budget and runs them anywhere.
 #[derive(Debug, Parser)]
@@ -36,6 +37,8 @@ pub(crate) enum Verb {
     Eval(Eval),
     /// Generate text
     Run(Run),
+    /// What there is to run a model on: each device checked against the CPU and timed
+    Devices(Devices),
     /// Configuration, tensors, bytes, provenance and score of a model
     Inspect(Inspect),
     /// Sizes and speeds of codecs on a model's quantised weights
@@ -61,7 +64,7 @@ pub(crate) struct Quickstart {
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,
     #[command(flatten)]
-    pub(crate) machine: Machine,
+    pub(crate) place: Place,
 }
 
 /// `tokenizer …`.
@@ -199,7 +202,7 @@ pub(crate) struct Compress {
     #[command(flatten)]
     pub(crate) windows: Windows,
     #[command(flatten)]
-    pub(crate) machine: Machine,
+    pub(crate) place: Place,
 }
 
 /// `sweep`.
@@ -256,7 +259,7 @@ pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) windows: Windows,
     #[command(flatten)]
-    pub(crate) machine: Machine,
+    pub(crate) place: Place,
 }
 
 /// A point that others measured.
@@ -320,7 +323,7 @@ pub(crate) struct Eval {
     #[command(flatten)]
     pub(crate) windows: Windows,
     #[command(flatten)]
-    pub(crate) machine: Machine,
+    pub(crate) place: Place,
 }
 
 /// `run`.
@@ -351,6 +354,19 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,
     /// Print one JSON object at the end instead of streaming
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// `devices`.
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    /// Artifact or checkpoint folder whose shape is timed (default: the record's, 34 M parameters)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -484,6 +500,38 @@ impl Machine {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.map_or_else(cores, usize::from)
     }
+}
+
+/// What a model runs on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// What runs the model: auto, cpu, wgpu[:N] or cuda[:N]; `sixpack devices` lists them
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
+    pub(crate) device: Device,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+impl Place {
+    /// What it means.
+    pub(crate) fn on(&self) -> On {
+        On { device: self.device, threads: self.machine.threads() }
+    }
+
+    /// As [`Place::on`], for a verb that uses the device only at its end: one that cannot be had is an error now.
+    pub(crate) fn checked(&self) -> anyhow::Result<On> {
+        sixpack_runtime::now(sixpack_runtime::device::present(self.device))?;
+        Ok(self.on())
+    }
+}
+
+/// What a model runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct On {
+    /// As it was asked for.
+    pub(crate) device: Device,
+    /// Of the CPU.
+    pub(crate) threads: usize,
 }
 
 /// Quantisation schemes.

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use sixpack_formats::{Model, ModelConfig};
 
-use crate::cpu::{Fast, Weight};
+use crate::cpu::{self, Fast};
+use crate::device::{self, Device, Opened};
 use crate::generate::{self, Limits};
 use crate::metric::{self, Evaluation};
 use crate::session::Reading;
+use crate::wgpu::{self, Wgpu};
 use crate::{Error, Result, Sampler, Session, Weights};
 
 /// A model, ready to run.
@@ -18,11 +20,21 @@ use crate::{Error, Result, Sampler, Session, Weights};
 pub struct Engine {
     config: Arc<ModelConfig>,
     machine: Machine,
+    device: Device,
+    /// What to go on with when a GPU that nobody asked for is lost.
+    spare: Option<Spare>,
 }
 
 #[derive(Debug)]
 enum Machine {
-    Cpu { ops: Fast, weights: Arc<Weights<Weight>> },
+    Cpu { ops: Fast, weights: Arc<Weights<cpu::Weight>> },
+    Wgpu { ops: Box<Wgpu>, weights: Arc<Weights<wgpu::Weight>> },
+}
+
+#[derive(Clone, Debug)]
+struct Spare {
+    threads: usize,
+    weights: Arc<Weights<cpu::Weight>>,
 }
 
 /// Runs one expression on whichever machine it is.
@@ -30,11 +42,31 @@ macro_rules! on {
     ($engine:expr, |$ops:ident, $weights:ident| $run:expr) => {
         match &mut $engine.machine {
             Machine::Cpu { ops: $ops, weights: $weights } => $run,
+            Machine::Wgpu { ops, weights: $weights } => {
+                let $ops = &mut **ops;
+                $run
+            }
         }
     };
 }
 
 impl Engine {
+    /// `model` on `device`; the CPU has `threads` threads.
+    ///
+    /// # Errors
+    /// No threads, or more than the system gives; a device that was asked for and is not there, computes something
+    /// else than the CPU, or has no room for the model.
+    pub async fn open(model: &Model, device: Device, threads: usize) -> Result<Self> {
+        let (machine, device, spare) = match device::open(model, device, threads).await? {
+            Opened::Cpu(ops, weights) => (Machine::Cpu { ops, weights }, Device::Cpu, None),
+            Opened::Wgpu(index, ops, weights, spare) => {
+                let spare = spare.map(|weights| Spare { threads, weights });
+                (Machine::Wgpu { ops, weights }, Device::Wgpu(Some(index)), spare)
+            }
+        };
+        Ok(Self { config: Arc::new(model.config.clone()), machine, device, spare })
+    }
+
     /// `model` on `threads` threads of the CPU.
     ///
     /// # Errors
@@ -42,19 +74,38 @@ impl Engine {
     pub fn cpu(model: &Model, threads: usize) -> Result<Self> {
         let ops = Fast::new(threads)?;
         let weights = Arc::new(ops.load(model));
-        Ok(Self { config: Arc::new(model.config.clone()), machine: Machine::Cpu { ops, weights } })
+        let machine = Machine::Cpu { ops, weights };
+        Ok(Self { config: Arc::new(model.config.clone()), machine, device: Device::Cpu, spare: None })
+    }
+
+    /// `model` on an open GPU, which is number `index` of its kind. With `spare` it goes on on so many threads of the
+    /// CPU when the GPU is lost.
+    ///
+    /// # Errors
+    /// If the model has no room on the GPU.
+    pub fn gpu(model: &Model, gpu: Wgpu, index: usize, spare: Option<usize>) -> Result<Self> {
+        let weights = Arc::new(gpu.load(model)?);
+        let on_cpu = || Arc::new(Weights::load(model, cpu::Weight::load));
+        Ok(Self {
+            config: Arc::new(model.config.clone()),
+            machine: Machine::Wgpu { ops: Box::new(gpu), weights },
+            device: Device::Wgpu(Some(index)),
+            spare: spare.map(|threads| Spare { threads, weights: on_cpu() }),
+        })
     }
 
     /// The same model for another text at the same time: weights are shared, what is remembered is not. On the CPU it
-    /// runs on `threads` threads of its own.
+    /// runs on `threads` threads of its own, on a GPU with the same device and pipelines.
     ///
     /// # Errors
     /// As [`Engine::cpu`].
     pub fn fork(&self, threads: usize) -> Result<Self> {
         let machine = match &self.machine {
             Machine::Cpu { weights, .. } => Machine::Cpu { ops: Fast::new(threads)?, weights: Arc::clone(weights) },
+            Machine::Wgpu { ops, weights } => Machine::Wgpu { ops: Box::new(ops.fork()), weights: Arc::clone(weights) },
         };
-        Ok(Self { config: Arc::clone(&self.config), machine })
+        let spare = self.spare.clone().map(|spare| Spare { threads, ..spare });
+        Ok(Self { config: Arc::clone(&self.config), machine, device: self.device, spare })
     }
 
     /// What the model is.
@@ -62,14 +113,24 @@ impl Engine {
         &self.config
     }
 
-    /// What it runs on, in the words of the command line.
-    pub fn device(&self) -> &str {
-        match &self.machine {
-            Machine::Cpu { .. } => "cpu",
-        }
+    /// What it runs on now.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
-    /// As [`metric::evaluate`].
+    /// Whether to go on on the CPU after `error`: it was the GPU's, which nobody had asked for.
+    fn falls_back(&mut self, error: &Error) -> Result<bool> {
+        if !matches!(error, Error::DeviceLost { .. } | Error::Gpu { .. }) {
+            return Ok(false);
+        }
+        let Some(Spare { threads, weights }) = self.spare.take() else { return Ok(false) };
+        device::notice(&format!("going on on the CPU: {error}"));
+        self.machine = Machine::Cpu { ops: Fast::new(threads)?, weights };
+        self.device = Device::Cpu;
+        Ok(true)
+    }
+
+    /// As [`metric::evaluate`]. If a GPU that was not asked for is lost, the CPU starts anew.
     ///
     /// # Errors
     /// Those of [`metric::evaluate`].
@@ -79,14 +140,45 @@ impl Engine {
         options: &metric::Options,
         progress: &mut dyn FnMut(metric::Progress),
     ) -> Result<Evaluation> {
-        on!(self, |ops, weights| metric::evaluate(&self.config, weights, ops, text, options, progress).await)
+        loop {
+            let done =
+                on!(self, |ops, weights| metric::evaluate(&self.config, weights, ops, text, options, progress).await);
+            match done {
+                Err(error) if self.falls_back(&error)? => {}
+                done => return done,
+            }
+        }
     }
 
-    /// As [`generate::generate`].
+    /// As [`generate::generate`]. If a GPU that was not asked for is lost, the CPU goes on where it was.
     ///
     /// # Errors
     /// Those of [`generate::generate`].
     pub async fn generate(
+        &mut self,
+        prompt: &[u32],
+        limits: &Limits<'_>,
+        sampler: &mut Sampler,
+        on_token: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Reading> {
+        let mut said = Vec::new();
+        let mut tell = |token| {
+            said.push(token);
+            on_token(token)
+        };
+        let done = self.generate_once(prompt, limits, sampler, &mut tell).await;
+        match done {
+            Err(error) if self.falls_back(&error)? => {}
+            done => return done,
+        }
+        let none = Limits { max_tokens: 0, ..*limits };
+        let reading = self.generate_once(prompt, &none, sampler, &mut |_| false).await?;
+        let rest = Limits { max_tokens: limits.max_tokens - said.len(), ..*limits };
+        self.generate_once(&[prompt, &said].concat(), &rest, sampler, on_token).await?;
+        Ok(reading)
+    }
+
+    async fn generate_once(
         &mut self,
         prompt: &[u32],
         limits: &Limits<'_>,
@@ -113,9 +205,11 @@ impl Engine {
             // The window that reaches from half a context before the next target, or from the start.
             let start = if scores.is_empty() { 0 } else { scores.len() + 1 - context / 2 };
             let window = &ids[start..ids.len().min(start + context)];
-            let nll =
-                on!(self, |ops, weights| { Session::new(&self.config, weights, ops, context).read(window).await? });
-            scores.extend_from_slice(&nll[scores.len() - start..]);
+            let nll = on!(self, |ops, weights| Session::new(&self.config, weights, ops, context).read(window).await);
+            match nll {
+                Err(error) if self.falls_back(&error)? => {}
+                nll => scores.extend_from_slice(&nll?[scores.len() - start..]),
+            }
         }
         Ok(scores)
     }

@@ -65,6 +65,36 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// A GPU that cannot do what it should.
+    #[error("the GPU `{adapter}` failed: {reason}")]
+    Gpu {
+        /// Its name.
+        adapter: String,
+        /// What its driver says.
+        reason: String,
+    },
+    /// A machine that computes something else than it should.
+    #[error("the self-check failed: it gives {found}")]
+    SelfCheck {
+        /// What differs.
+        found: String,
+    },
+    /// A device that is not there.
+    #[error("no device `{wanted}`: {reason}")]
+    NoDevice {
+        /// As it was asked for.
+        wanted: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A GPU that is gone: unplugged, reset, or taken by the system.
+    #[error("the GPU `{adapter}` was lost: {reason}")]
+    DeviceLost {
+        /// Its name.
+        adapter: String,
+        /// What its driver says.
+        reason: String,
+    },
     /// An option with a value that means nothing.
     #[error("option `{field}`: expected {expected}, found {found}")]
     Option {

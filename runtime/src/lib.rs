@@ -6,8 +6,10 @@
 
 #![deny(unsafe_code)]
 
+mod clock;
 pub mod count;
 pub mod cpu;
+pub mod device;
 pub mod divergence;
 pub mod engine;
 mod error;
@@ -21,8 +23,10 @@ pub mod stream;
 mod wait;
 pub mod watch;
 pub mod weights;
+pub mod wgpu;
 
 pub use count::Count;
+pub use device::Device;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use model::{Pass, forward};

@@ -9,6 +9,7 @@
 use sixpack_formats::ModelConfig;
 use sixpack_formats::tokenizer::ByteTables;
 
+use crate::clock::Clock;
 use crate::ops::{Batch, ReadBack};
 use crate::{Error, Pass, Result, Weights, forward, model};
 
@@ -271,28 +272,6 @@ fn ratio_stderr(pairs: &[(f64, f64)]) -> Option<f64> {
     }
     let squares: f64 = pairs.iter().map(|pair| (pair.0 - x / y * pair.1).powi(2)).sum();
     Some((n / (n - 1.0) * squares).sqrt() / y)
-}
-
-/// Wall time; a browser's machine has no such clock and reads 0.
-struct Clock {
-    #[cfg(not(target_arch = "wasm32"))]
-    start: std::time::Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            #[cfg(not(target_arch = "wasm32"))]
-            start: std::time::Instant::now(),
-        }
-    }
-
-    fn seconds(&self) -> f64 {
-        #[cfg(not(target_arch = "wasm32"))]
-        return self.start.elapsed().as_secs_f64();
-        #[cfg(target_arch = "wasm32")]
-        return 0.0;
-    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,11 @@ impl<W> Weights<W> {
         Self { tensors: tensors.iter().map(|spec| (spec.id, make(spec, &model.tensors[&spec.id]))).collect() }
     }
 
+    /// The same tensors in another form.
+    pub fn map<V>(&self, mut f: impl FnMut(&W) -> V) -> Weights<V> {
+        Weights { tensors: self.tensors.iter().map(|(id, w)| (*id, f(w))).collect() }
+    }
+
     /// The tensor, if the configuration has it.
     pub fn find(&self, id: TensorId) -> Option<&W> {
         self.tensors.get(&id)

@@ -56,7 +56,7 @@ fn compare(job: &Job<'_>, float: &Loaded, packed: &Loaded, scored: &Tokens) -> R
     // Plain windows need one that is whole.
     let seq_len = options.seq_len.min(scored.tokens.len().saturating_sub(1)).min(most).max(1);
     let options = metric::Options { seq_len, stride: None, max_tokens: Some(most), ..options };
-    let mut ops = Fast::new(job.threads)?;
+    let mut ops = Fast::new(job.on.threads)?;
     let weights = [ops.load(&float.model), ops.load(&packed.model)];
     let p = divergence::Loaded { config, weights: &weights[0] };
     let q = divergence::Loaded { config: &packed.model.config, weights: &weights[1] };

@@ -13,7 +13,7 @@ use sixpack_formats::artifact::{self, Provenance};
 use sixpack_formats::mapped::Mapped;
 use sixpack_formats::{Codec, Score, Sensitivity, checkpoint, state_dict};
 
-use crate::args::{self, CalibrateOn, CodecName, SchemeName};
+use crate::args::{self, CalibrateOn, CodecName, On, SchemeName};
 use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
     if args.int6_layers.is_some() && scheme != Scheme::Reference {
         return Err(misuse(format!("--int6-layers is for --scheme reference, not for {scheme}: try --target-bytes")));
     }
+    let on = args.place.checked()?;
     let calibration = data::for_calibration(&args.data, &float, LOOKUP_TOKENS.max(calibration_tokens))?;
     let scored_on = match &args.eval_data {
         Some(path) => data::for_scoring(path, &float)?,
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
         calibrate_on: args.calibrate_on,
         seed: args.seed,
         windows: args.windows.clone(),
-        threads: args.machine.threads(),
+        on,
     };
     let outcome = job.run(&float, &calibration, &scored_on)?;
     if let Some(path) = &args.report {
@@ -96,7 +97,7 @@ pub(crate) struct Job<'a> {
     pub(crate) calibrate_on: CalibrateOn,
     pub(crate) seed: u64,
     pub(crate) windows: args::Windows,
-    pub(crate) threads: usize,
+    pub(crate) on: On,
 }
 
 /// What came of it.
@@ -112,7 +113,7 @@ impl Job<'_> {
     pub(crate) fn run(&self, float: &Loaded, calibration: &Tokens, scored_on: &Tokens) -> Result<Outcome> {
         let written = match self.calibrate_on {
             CalibrateOn::Data => None,
-            CalibrateOn::Itself => Some(self_text::write(float, self.calibration_tokens, self.seed, self.threads)?),
+            CalibrateOn::Itself => Some(self_text::write(float, self.calibration_tokens, self.seed, self.on.threads)?),
         };
         let tokens = written.as_ref().unwrap_or(&calibration.tokens);
         let text = calibration_text(float, tokens, self.calibration_tokens);
@@ -125,7 +126,7 @@ impl Job<'_> {
             target_bytes: self.target_bytes,
             codec: self.codec,
             provenance: &provenance,
-            threads: self.threads,
+            threads: self.on.threads,
         };
         let shown = Mutex::new(Shown::default());
         let compressed = sixpack_compress::compress(&float.model, Some(&text), &options, &|stage| {
@@ -136,10 +137,10 @@ impl Job<'_> {
         let file = Partial(partial(self.out)?);
         sixpack_compress::pack(&file.0, &compressed)?;
         let packed = loaded::open(&file.0)?;
-        let after = eval::score(&packed, scored_on, &self.windows, self.threads)?;
+        let after = eval::score(&packed, scored_on, &self.windows, self.on)?.evaluation;
         let score = as_score(packed.model.bytes, &after);
         artifact::set_score(&file.0, &score)?;
-        let before = eval::score(float, scored_on, &self.windows, self.threads)?;
+        let before = eval::score(float, scored_on, &self.windows, self.on)?.evaluation;
         file.rename(self.out)?;
         Ok(Outcome {
             report: compressed.report,
@@ -154,7 +155,7 @@ impl Job<'_> {
     pub(crate) fn sensitivity(&self, float: &Loaded, calibration: &Tokens) -> Result<Option<Sensitivity>> {
         let hashed = checkpoint::weights_file(self.checkpoint).is_ok();
         let wanted = self.sensitivity && hashed && matches!(self.scheme, Scheme::Rd(_));
-        wanted.then(|| sensitivity::ensure(self.checkpoint, float, calibration, self.threads)).transpose()
+        wanted.then(|| sensitivity::ensure(self.checkpoint, float, calibration, self.on.threads)).transpose()
     }
 
     pub(crate) fn provenance(&self, calibration: &Tokens, scored_on: &Tokens) -> Result<Provenance> {

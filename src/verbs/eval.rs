@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 use sixpack_formats::Score;
 use sixpack_runtime::metric::{self, Evaluation};
-use sixpack_runtime::{Engine, now};
+use sixpack_runtime::{Device, Engine, now};
 
-use crate::args::{self, Windows};
+use crate::args::{self, On, Windows};
 use crate::data::{self, Tokens};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
@@ -20,30 +20,43 @@ const STRIDE: usize = 64;
 /// Tokens of a forward pass: enough for efficient matrix products, few enough to stay in cache (measured: LOG.md).
 const BATCH_TOKENS: usize = 1024;
 
+/// The same on a GPU, which has more to fill.
+const GPU_BATCH_TOKENS: usize = 8192;
+
 pub(crate) fn run(args: &args::Eval) -> Result<()> {
     let loaded = loaded::open(&args.model)?;
     let text = data::for_scoring(&args.data, &loaded)?;
-    let evaluation = score(&loaded, &text, &args.windows, args.machine.threads())?;
-    let report = Report::new(&loaded, &evaluation);
+    let scored = score(&loaded, &text, &args.windows, args.place.on())?;
+    let report = Report::new(&loaded, &scored);
     if args.json {
         say!("{}", serde_json::to_string(&report)?);
     } else {
-        crate::say::write(format_args!("{}", report.lines(&evaluation)));
+        crate::say::write(format_args!("{}", report.lines(&scored.evaluation)));
     }
     Ok(())
 }
 
+/// An evaluation, and what it ran on.
+pub(crate) struct Scored {
+    pub(crate) evaluation: Evaluation,
+    pub(crate) device: Device,
+}
+
 /// Scores a model on tokens with the windows asked for.
-pub(crate) fn score(loaded: &Loaded, text: &Tokens, windows: &Windows, threads: usize) -> Result<Evaluation> {
-    let options = options(windows, loaded.model.config.eval_seq_len)?;
-    let mut engine = Engine::cpu(&loaded.model, threads)?;
+pub(crate) fn score(loaded: &Loaded, text: &Tokens, windows: &Windows, on: On) -> Result<Scored> {
+    let mut options = options(windows, loaded.model.config.eval_seq_len)?;
+    let mut engine = now(Engine::open(&loaded.model, on.device, on.threads))?;
+    if engine.device() != Device::Cpu {
+        options.batch = (GPU_BATCH_TOKENS / options.seq_len).max(1);
+    }
     let tables = loaded.tokenizer.as_ref().map(|t| t.byte_tables());
     let bos = loaded.tokenizer.as_ref().and_then(|t| t.bos_id());
     let metric_text = metric::Text { tokens: &text.tokens, bytes: tables.as_ref(), bos };
     let mut bar = None;
     let mut show =
         |p: metric::Progress| bar.get_or_insert_with(|| Progress::new("scoring", "tokens", p.total)).set(p.scored);
-    Ok(now(engine.evaluate(&metric_text, &options, &mut show))?)
+    let evaluation = now(engine.evaluate(&metric_text, &options, &mut show))?;
+    Ok(Scored { evaluation, device: engine.device() })
 }
 
 /// The windows asked for, with what was left open filled in.
@@ -73,11 +86,12 @@ pub(crate) struct Report {
     tokens_per_second: f64,
     seq_len: usize,
     stride: Option<usize>,
-    device: &'static str,
+    device: String,
 }
 
 impl Report {
-    pub(crate) fn new(loaded: &Loaded, e: &Evaluation) -> Self {
+    pub(crate) fn new(loaded: &Loaded, scored: &Scored) -> Self {
+        let Scored { evaluation: e, device } = scored;
         Self {
             loss_nats: e.loss_nats,
             bits_per_byte: e.bits_per_byte,
@@ -88,7 +102,7 @@ impl Report {
             tokens_per_second: e.tokens_per_second(),
             seq_len: e.seq_len,
             stride: e.stride,
-            device: "cpu",
+            device: device.to_string(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod codecs;
 pub(crate) mod compress;
+pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod quickstart;

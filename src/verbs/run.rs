@@ -9,7 +9,7 @@ use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_runtime::generate::Limits;
 use sixpack_runtime::{Engine, Sampler, Sampling, TextStream, now};
 
-use crate::args;
+use crate::args::{self, On};
 use crate::loaded::{self, Loaded};
 use crate::misuse::misuse;
 use crate::say::say;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &args::Run) -> Result<()> {
     let sampling = sampling(args)?;
     let loaded = loaded::open(&args.model)?;
     let mut out = std::io::stdout();
-    let spoken = speak(&loaded, &args.prompt, args.max_tokens, sampling, args.machine.threads(), &mut |text| {
+    let spoken = speak(&loaded, &args.prompt, args.max_tokens, sampling, args.place.on(), &mut |text| {
         if args.json {
             return Ok(());
         }
@@ -56,7 +56,7 @@ pub(crate) struct Spoken {
     tokens_per_second: f64,
     prompt_bits_per_token: Option<f64>,
     model_bytes: u64,
-    device: &'static str,
+    device: String,
 }
 
 impl Spoken {
@@ -75,13 +75,13 @@ pub(crate) fn speak(
     prompt: &str,
     max_tokens: usize,
     sampling: Sampling,
-    threads: usize,
+    on: On,
     show: &mut dyn FnMut(&str) -> std::io::Result<()>,
 ) -> Result<Spoken> {
     let tokenizer =
         loaded.tokenizer.as_ref().context("this model has no tokenizer, so it cannot read or write text")?;
     let config = &loaded.model.config;
-    let mut engine = Engine::cpu(&loaded.model, threads)?;
+    let mut engine = now(Engine::open(&loaded.model, on.device, on.threads))?;
     let mut ids: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     ids.extend(tokenizer.encode(prompt));
     let stop: Vec<u32> = [tokenizer.bos_id(), tokenizer.eos_id()].into_iter().flatten().collect();
@@ -106,7 +106,7 @@ pub(crate) fn speak(
         tokens_per_second: if seconds > 0.0 { generated as f64 / seconds } else { 0.0 },
         prompt_bits_per_token: reading.bits_per_token(),
         model_bytes: loaded.model.bytes,
-        device: "cpu",
+        device: engine.device().to_string(),
     })
 }
 

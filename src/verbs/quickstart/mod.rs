@@ -14,7 +14,7 @@ use sixpack_formats::tokenizer::train::{TrainOptions, train};
 use sixpack_formats::{Codec, Score, atomic};
 use sixpack_runtime::Sampling;
 
-use crate::args::{self, CalibrateOn, Windows};
+use crate::args::{self, CalibrateOn, On, Windows};
 use crate::data;
 use crate::loaded;
 use crate::misuse::misuse;
@@ -71,6 +71,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
             "{out} holds an earlier quickstart: remove it, or choose another folder with --out"
         )));
     }
+    let on = args.place.checked()?;
     let corpus = match &args.corpus {
         Some(path) => split::read(path, MAX_TRAIN, MAX_VAL)?,
         None => sources::of_locked_crates(MAX_TRAIN, MAX_VAL)?,
@@ -81,7 +82,6 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
     say!("2. tokenizer: {} pieces", tokenizer.vocab_size());
     say!("3. token shards: {}", write_shards(&paths.shards, &tokenizer, &corpus)?);
     say!("4. training for {} minutes", args.minutes);
-    let threads = args.machine.threads();
     let training = training::Run {
         recipe,
         data: &paths.shards,
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         resume: false,
         measure_size_every: None,
         validate_every: 0,
-        threads,
+        threads: on.threads,
         json: false,
         lines_to_stderr: false,
     };
@@ -99,12 +99,12 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         return Ok(());
     }
     say!("5. compressing and scoring on text it has not seen");
-    let outcome = compress(&paths, threads)?;
+    let outcome = compress(&paths, on)?;
     let packed = loaded::open(&paths.artifact)?;
     let plain = |text: &String| tokenizer.normalize(text).replace('▁', " ");
     let prompt = prompt(&corpus.val.iter().map(plain).max_by_key(String::len).context("no text to go on from")?);
     let sampling = Sampling { temperature: 1.0, min_p: 0.05, seed: args.seed, ..Sampling::default() };
-    let spoken = speak::speak(&packed, &prompt, SAMPLE_TOKENS, sampling, threads, &mut |_| Ok(()))?;
+    let spoken = speak::speak(&packed, &prompt, SAMPLE_TOKENS, sampling, on, &mut |_| Ok(()))?;
     atomic::write(&paths.sample, format!("{}\n", spoken.text).as_bytes())?;
     say!("6. a sample, going on from “{prompt}”:\n\n{}\n", spoken.text);
     let (train, val): (Vec<_>, Vec<_>) =
@@ -132,7 +132,7 @@ fn write_shards(folder: &Path, tokenizer: &Tokenizer, corpus: &Corpus) -> Result
     Ok(summary(folder, &shards.finish()?))
 }
 
-fn compress(paths: &Paths, threads: usize) -> Result<Outcome> {
+fn compress(paths: &Paths, on: On) -> Result<Outcome> {
     let float = loaded::open(&paths.checkpoint)?;
     let calibration = data::for_calibration(&paths.shards, &float, LOOKUP_TOKENS)?;
     let scored_on = data::validation_beside(&paths.shards, &float)?.context("no validation shards were written")?;
@@ -148,7 +148,7 @@ fn compress(paths: &Paths, threads: usize) -> Result<Outcome> {
         calibrate_on: CalibrateOn::Data,
         seed: 0,
         windows: Windows { seq_len: None, stride: None, plain: false, max_tokens: None },
-        threads,
+        on,
     };
     job.run(&float, &calibration, &scored_on)
 }

@@ -166,7 +166,7 @@ impl<'a> Bench<'a> {
             calibrate_on: CalibrateOn::Data,
             seed: 0,
             windows: self.args.windows.clone(),
-            threads: self.threads(),
+            on: self.args.place.on(),
         }
     }
 
@@ -184,7 +184,8 @@ impl<'a> Bench<'a> {
         if let Some(score) = self.float_score.get() {
             return Ok(*score);
         }
-        let evaluation = eval::score(&self.float, &self.scored_on, &self.args.windows, self.threads())?;
+        let evaluation =
+            eval::score(&self.float, &self.scored_on, &self.args.windows, self.args.place.on())?.evaluation;
         Ok(*self.float_score.get_or_init(|| as_score(self.float.model.bytes, &evaluation)))
     }
 
@@ -193,13 +194,13 @@ impl<'a> Bench<'a> {
         if let Some(known) = self.scores.get(&values) {
             return Ok(known.clone());
         }
-        let evaluation = eval::score(packed, &self.scored_on, &self.args.windows, self.threads())?;
+        let evaluation = eval::score(packed, &self.scored_on, &self.args.windows, self.args.place.on())?.evaluation;
         self.scores.insert(values, evaluation.clone());
         Ok(evaluation)
     }
 
     fn threads(&self) -> usize {
-        self.args.machine.threads()
+        self.args.place.machine.threads()
     }
 }
 

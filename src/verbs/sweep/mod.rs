@@ -33,6 +33,7 @@ const PICTURE: &str = "tradeoff.svg";
 
 pub(crate) fn run(args: &args::Sweep) -> Result<()> {
     let plan = Plan::new(args)?;
+    args.place.checked()?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let Some(checkpoints) = trainings::checkpoints(args)? else {
         say!("stopped; to go on: the same command again");

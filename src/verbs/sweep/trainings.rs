@@ -33,7 +33,7 @@ pub(super) fn checkpoints(args: &args::Sweep) -> Result<Option<Vec<PathBuf>>> {
             resume: out.join(checkpoint::RESUME).exists(),
             measure_size_every: None,
             validate_every: 0,
-            threads: args.machine.threads(),
+            threads: args.place.machine.threads(),
             json: false,
             lines_to_stderr: args.json,
         };

@@ -65,6 +65,11 @@ impl Weight {
         }
     }
 
+    /// The same values in f32.
+    pub fn to_dense(&self) -> Dense {
+        Dense::new(self.rows(), self.cols(), self.to_f32().into_owned())
+    }
+
     /// All values as f32; borrowed where they are. For the small tensors that are never codes.
     pub(super) fn to_f32(&self) -> Cow<'_, [f32]> {
         match self {

@@ -1,0 +1,123 @@
+//! Opening what was asked for.
+
+use std::sync::Arc;
+
+use sixpack_formats::{Model, ModelConfig};
+
+use super::{Device, check, notice, probe};
+use crate::cpu::{self, Fast};
+use crate::wgpu::{self, Wgpu, adapters};
+use crate::{Error, Result, Weights, count};
+
+/// Below so many multiplications a token a GPU cannot win: starting its kernels takes longer than the CPU does.
+const TOO_FEW: u64 = 4_000_000;
+
+/// A machine with a model in it.
+pub(crate) enum Opened {
+    /// The CPU.
+    Cpu(Fast, Arc<Weights<cpu::Weight>>),
+    /// The GPU with this number; where it was not asked for, what to go on with on the CPU when it is lost.
+    Wgpu(usize, Box<Wgpu>, Arc<Weights<wgpu::Weight>>, Option<Arc<Weights<cpu::Weight>>>),
+}
+
+/// Opens `device` and loads `model`.
+///
+/// # Errors
+/// No threads, or a device that was asked for and is not there, differs from the CPU, or cannot hold the model.
+pub(crate) async fn open(model: &Model, device: Device, threads: usize) -> Result<Opened> {
+    match device {
+        Device::Auto => auto(model, threads).await,
+        Device::Cpu => on_cpu(model, threads),
+        Device::Wgpu(wanted) => {
+            let adapters = adapters().await;
+            let index = pick(&adapters, wanted)?;
+            let mut gpu = ready(&adapters[index]).await?;
+            let weights = gpu.load(model)?;
+            gpu.settle().await?;
+            Ok(Opened::Wgpu(index, Box::new(gpu), Arc::new(weights), None))
+        }
+        Device::Cuda(_) => Err(no_cuda(device)),
+    }
+}
+
+/// Whether `device` can be had: it is there, and computes what the CPU does. `auto` always can.
+///
+/// # Errors
+/// Why it cannot.
+pub async fn present(device: Device) -> Result<()> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(()),
+        Device::Wgpu(wanted) => {
+            let adapters = adapters().await;
+            ready(&adapters[pick(&adapters, wanted)?]).await.map(drop)
+        }
+        Device::Cuda(_) => Err(no_cuda(device)),
+    }
+}
+
+fn no_cuda(device: Device) -> Error {
+    Error::NoDevice { wanted: device.to_string(), reason: "this version has no CUDA machine yet".into() }
+}
+
+fn on_cpu(model: &Model, threads: usize) -> Result<Opened> {
+    let ops = Fast::new(threads)?;
+    let weights = Arc::new(ops.load(model));
+    Ok(Opened::Cpu(ops, weights))
+}
+
+/// The number of the GPU that is meant.
+fn pick(adapters: &[wgpu::Adapter], wanted: Option<usize>) -> Result<usize> {
+    let found = match wanted {
+        Some(index) => (index < adapters.len()).then_some(index),
+        None => adapters.iter().position(|a| !a.is_software()).or((!adapters.is_empty()).then_some(0)),
+    };
+    found.ok_or_else(|| Error::NoDevice {
+        wanted: Device::Wgpu(wanted).to_string(),
+        reason: match adapters.len() {
+            0 => "no driver for Vulkan, Metal, DirectX 12 or WebGPU gives an adapter".into(),
+            n => format!("there are {n}, counted from 0"),
+        },
+    })
+}
+
+/// An interpreter on a GPU that computes what the CPU does.
+pub(super) async fn ready(adapter: &wgpu::Adapter) -> Result<Wgpu> {
+    let mut gpu = Wgpu::new(adapter).await?;
+    check::check(&mut gpu, |gpu, w| gpu.weight(w)).await?;
+    Ok(gpu)
+}
+
+async fn auto(model: &Model, threads: usize) -> Result<Opened> {
+    let mut ops = Fast::new(threads)?;
+    let weights = Arc::new(ops.load(model));
+    if is_small(&model.config) {
+        return Ok(Opened::Cpu(ops, weights));
+    }
+    let mut best: Option<(f64, usize, Wgpu, Weights<wgpu::Weight>)> = None;
+    for (index, adapter) in adapters().await.iter().enumerate().filter(|(_, a)| !a.is_software()) {
+        match timed(model, adapter).await {
+            Ok((speed, gpu, weights)) if best.as_ref().is_none_or(|best| speed > best.0) => {
+                best = Some((speed, index, gpu, weights));
+            }
+            Ok(_) => {}
+            Err(error) => notice(&format!("passing over the GPU `{}`: {error}", adapter.name())),
+        }
+    }
+    let Some((speed, index, gpu, on_gpu)) = best else { return Ok(Opened::Cpu(ops, weights)) };
+    if speed <= probe::speed(&model.config, &weights, &mut ops).await? {
+        return Ok(Opened::Cpu(ops, weights));
+    }
+    Ok(Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(weights)))
+}
+
+/// Whether no GPU is worth a look.
+pub(super) fn is_small(config: &ModelConfig) -> bool {
+    count::matmul_parameters(config, true) < TOO_FEW
+}
+
+async fn timed(model: &Model, adapter: &wgpu::Adapter) -> Result<(f64, Wgpu, Weights<wgpu::Weight>)> {
+    let mut gpu = ready(adapter).await?;
+    let weights = gpu.load(model)?;
+    let speed = probe::speed(&model.config, &weights, &mut gpu).await?;
+    Ok((speed, gpu, weights))
+}

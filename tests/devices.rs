@@ -1,0 +1,36 @@
+//! Choosing what a model runs on. What a GPU computes is tested in `runtime/tests/wgpu.rs`.
+
+use assert_cmd::Command;
+use predicates::str::contains;
+
+fn sixpack() -> Command {
+    Command::cargo_bin("sixpack").expect("the program was built")
+}
+
+#[test]
+fn devices_are_listed_and_one_is_taken() {
+    let found = sixpack().args(["devices", "--json", "--threads", "1"]).assert().success();
+    let report: serde_json::Value = serde_json::from_slice(&found.get_output().stdout).unwrap();
+    assert!(report["cpu"]["tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert!(!report["why"].as_str().unwrap().is_empty());
+    let adapters = report["adapters"].as_array().unwrap();
+    let devices: Vec<&str> = adapters.iter().map(|a| a["device"].as_str().unwrap()).chain(["cpu"]).collect();
+    assert!(devices.contains(&report["auto"].as_str().unwrap()), "{report}");
+    for adapter in adapters {
+        assert_eq!(adapter["self_check"], "passed", "{adapter}");
+        assert!(adapter["kind"] != "software" || adapter["device"] != report["auto"], "{report}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_said_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new");
+    for (device, reason) in [("wgpu:99", "no device `wgpu:99`"), ("cuda", "no device `cuda`")] {
+        let quickstart = || ["quickstart", "--device", device, "--out", out.to_str().unwrap()];
+        sixpack().args(quickstart()).assert().code(1).stderr(contains(reason));
+        assert!(!out.exists(), "{device}: something was done first");
+    }
+    let wrong = sixpack().args(["run", "model.6pk", "--prompt", "x", "--device", "gpu"]).assert().code(2);
+    wrong.stderr(contains("expected auto, cpu, wgpu, cuda"));
+}
