@@ -9,8 +9,9 @@ use sixpack_formats::{Model, ModelConfig};
 
 use crate::cpu::{self, Fast};
 use crate::device::{self, Device, Opened};
-use crate::generate::{self, Limits};
+use crate::generate::{self, Limits, Listener};
 use crate::metric::{self, Evaluation};
+use crate::once::Once;
 use crate::session::Reading;
 use crate::wgpu::{self, Wgpu};
 use crate::{Error, Result, Sampler, Session, Weights};
@@ -159,22 +160,22 @@ impl Engine {
         prompt: &[u32],
         limits: &Limits<'_>,
         sampler: &mut Sampler,
-        on_token: &mut dyn FnMut(u32) -> bool,
+        listener: &mut dyn Listener,
     ) -> Result<Reading> {
-        let mut said = Vec::new();
-        let mut tell = |token| {
-            said.push(token);
-            on_token(token)
-        };
-        let done = self.generate_once(prompt, limits, sampler, &mut tell).await;
-        match done {
+        let mut once = Once::new(listener);
+        match self.generate_once(prompt, limits, sampler, &mut once).await {
             Err(error) if self.falls_back(&error)? => {}
             done => return done,
         }
+        once.again();
         let none = Limits { max_tokens: 0, ..*limits };
-        let reading = self.generate_once(prompt, &none, sampler, &mut |_| false).await?;
-        let rest = Limits { max_tokens: limits.max_tokens - said.len(), ..*limits };
-        self.generate_once(&[prompt, &said].concat(), &rest, sampler, on_token).await?;
+        let reading = self.generate_once(prompt, &none, sampler, &mut once).await?;
+        if !once.ended() {
+            once.read_on();
+            let text = [prompt, once.said()].concat();
+            let rest = Limits { max_tokens: limits.max_tokens - once.said().len(), ..*limits };
+            self.generate_once(&text, &rest, sampler, &mut once).await?;
+        }
         Ok(reading)
     }
 
@@ -183,10 +184,10 @@ impl Engine {
         prompt: &[u32],
         limits: &Limits<'_>,
         sampler: &mut Sampler,
-        on_token: &mut dyn FnMut(u32) -> bool,
+        listener: &mut dyn Listener,
     ) -> Result<Reading> {
         on!(self, |ops, weights| {
-            generate::generate(&self.config, weights, ops, prompt, limits, sampler, on_token).await
+            generate::generate(&self.config, weights, ops, prompt, limits, sampler, listener).await
         })
     }
 

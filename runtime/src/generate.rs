@@ -4,7 +4,8 @@ use sixpack_formats::ModelConfig;
 
 use crate::ops::Remember;
 use crate::sampler::Sampler;
-use crate::session::{Reading, Session};
+use crate::scored::Scored;
+use crate::session::{CHUNK, Reading, Session};
 use crate::{Error, Result, Weights};
 
 /// How long to go on.
@@ -18,7 +19,41 @@ pub struct Limits<'a> {
     pub stop: &'a [u32],
 }
 
-/// Continues `prompt`, giving each token to `on_token` until that says `false`, a stop token comes or the limit is
+/// Which tokens are scored, and how many of the likeliest are told with each. Where nothing is scored, logits stay on
+/// the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// For the tokens of the prompt.
+    pub prompt: Option<usize>,
+    /// For the tokens that are generated.
+    pub text: Option<usize>,
+}
+
+/// Who a text is made for. A function of a token is one: what it returns is whether to go on.
+pub trait Listener {
+    /// What is told beside the tokens. It is asked once.
+    fn wants(&self) -> Wants {
+        Wants::default()
+    }
+
+    /// A chunk was read: of the prompt, with scores of its tokens where they are wanted (the very first has none), or
+    /// of the text once more after the context was used up. `false` ends everything.
+    fn on_read(&mut self, scores: Vec<Scored>) -> bool {
+        drop(scores);
+        true
+    }
+
+    /// A token was chosen; its score, if wanted. `false` ends the text.
+    fn on_token(&mut self, token: u32, score: Option<Scored>) -> bool;
+}
+
+impl<F: FnMut(u32) -> bool> Listener for F {
+    fn on_token(&mut self, token: u32, _: Option<Scored>) -> bool {
+        self(token)
+    }
+}
+
+/// Continues `prompt`, giving each token to `listener` until that says `false`, a stop token comes or the limit is
 /// reached. Returns how well the prompt was expected.
 ///
 /// A prompt that leaves no room is read whole, a context at a time, and the text goes on from its end.
@@ -32,7 +67,7 @@ pub async fn generate<O: Remember>(
     prompt: &[u32],
     limits: &Limits<'_>,
     sampler: &mut Sampler,
-    on_token: &mut dyn FnMut(u32) -> bool,
+    listener: &mut dyn Listener,
 ) -> Result<Reading>
 where
     Error: From<O::Error>,
@@ -48,24 +83,43 @@ where
     if limits.context < 2 {
         return Err(wrong("context", "at least 2 tokens", limits.context));
     }
+    let wants = listener.wants();
     let keep = limits.context / 2;
     let mut session = Session::new(config, weights, ops, limits.context);
-    let mut reading = session.prefill(&prompt[..prompt.len().min(limits.context)]).await?;
-    let mut seen = prompt[..session.past()].to_vec();
-    while seen.len() < prompt.len() {
-        roll(&mut session, &seen[seen.len() - keep..]).await?;
-        let next = &prompt[seen.len()..prompt.len().min(seen.len() + session.room())];
-        let more = session.prefill(next).await?;
+    let (mut reading, mut read) = (Reading::default(), 0);
+    while read < prompt.len() {
+        if session.room() == 0 && !roll(&mut session, &prompt[read - keep..read], listener).await? {
+            return Ok(reading);
+        }
+        let next = &prompt[read..prompt.len().min(read + session.room().min(CHUNK))];
+        read += next.len();
+        let (more, scores) = match wants.prompt {
+            Some(top) => {
+                let scores = session.score(next, top).await?;
+                (Reading::of(scores.iter().map(|s| -s.logprob)), scores)
+            }
+            None => (session.prefill(next).await?, Vec::new()),
+        };
         reading = Reading { nats: reading.nats + more.nats, tokens: reading.tokens + more.tokens };
-        seen.extend_from_slice(next);
+        if !listener.on_read(scores) {
+            return Ok(reading);
+        }
     }
+    let mut seen = prompt.to_vec();
     for left in (0..limits.max_tokens).rev() {
         let token = session.sample(sampler).await?;
-        if limits.stop.contains(&token) || !on_token(token) || left == 0 {
+        if limits.stop.contains(&token) {
             break;
         }
-        if session.room() == 0 {
-            roll(&mut session, &seen[seen.len() - keep..]).await?;
+        let score = match wants.text {
+            Some(top) => Some(Scored::of(&session.logits().await?, token, top)),
+            None => None,
+        };
+        if !listener.on_token(token, score) || left == 0 {
+            break;
+        }
+        if session.room() == 0 && !roll(&mut session, &seen[seen.len() - keep..], listener).await? {
+            break;
         }
         session.step(token)?;
         seen.push(token);
@@ -73,11 +127,17 @@ where
     Ok(reading)
 }
 
-/// Forgets everything but `tail`.
-async fn roll<O: Remember>(session: &mut Session<'_, O>, tail: &[u32]) -> Result<()>
+/// Forgets everything but `tail`; `false` if the listener wants no more.
+async fn roll<O: Remember>(session: &mut Session<'_, O>, tail: &[u32], listener: &mut dyn Listener) -> Result<bool>
 where
     Error: From<O::Error>,
 {
     session.restart();
-    session.prefill(tail).await.map(drop)
+    for chunk in tail.chunks(CHUNK) {
+        session.prefill(chunk).await?;
+        if !listener.on_read(Vec::new()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

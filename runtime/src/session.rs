@@ -3,10 +3,11 @@
 use sixpack_formats::ModelConfig;
 
 use crate::ops::{Batch, Remember};
+use crate::scored::Scored;
 use crate::{Error, Pass, Result, Sampler, Weights, forward, model};
 
 /// Tokens of a prompt that are read in one pass.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// One sequence of a model on a machine, which it has for itself until it is dropped.
 ///
@@ -35,6 +36,12 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Of the negative log-likelihoods of tokens.
+    pub(crate) fn of(nll: impl IntoIterator<Item = f32>) -> Self {
+        let add = |sum: Self, x| Self { nats: sum.nats + f64::from(x), tokens: sum.tokens + 1 };
+        nll.into_iter().fold(Self::default(), add)
+    }
+
     /// Mean over the tokens in bits, if there are any.
     pub fn bits_per_token(&self) -> Option<f64> {
         (self.tokens > 0).then(|| self.nats / std::f64::consts::LN_2 / self.tokens as f64)
@@ -56,8 +63,7 @@ where
     /// # Errors
     /// A full context, a token outside the vocabulary, and those of the machine.
     pub async fn prefill(&mut self, ids: &[u32]) -> Result<Reading> {
-        let nll = self.read(ids).await?;
-        Ok(Reading { nats: nll.iter().map(|&x| f64::from(x)).sum(), tokens: nll.len() })
+        Ok(Reading::of(self.read(ids).await?))
     }
 
     /// As [`Session::prefill`]: the negative log-likelihood in nats of each token that was expected, all but the first
@@ -69,17 +75,42 @@ where
         self.check(ids)?;
         let mut scores = Vec::with_capacity(ids.len());
         if let (Some(&first), Some(logits)) = (ids.first(), &self.logits) {
-            scores.push(nll(&self.ops.read(logits).await?, first));
+            scores.push(-Scored::of(&self.ops.read(logits).await?, first, 0).logprob);
         }
         for (i, chunk) in ids.chunks(CHUNK).enumerate() {
             let h = self.pass(chunk)?;
-            // Each token is followed by the next of the prompt; the very last by none, whose score is dropped.
-            let next = &ids[i * CHUNK + 1..(i * CHUNK + chunk.len() + 1).min(ids.len())];
+            let next = followers(ids, i);
+            // The very last token is followed by none: what is computed for it is dropped.
             let mut targets = next.to_vec();
             targets.resize(chunk.len(), 0);
             let nll = model::nll(self.config, self.weights, self.ops, &h, &targets)?;
             let nll = self.ops.read(&nll).await?;
             scores.extend_from_slice(&nll[..next.len()]);
+            if (i + 1) * CHUNK >= ids.len() {
+                let last = self.ops.tail(&h, 1)?;
+                self.after(&last)?;
+            }
+        }
+        Ok(scores)
+    }
+
+    /// As [`Session::read`], and with each token the `top` likeliest in its place. All logits are read from the
+    /// machine.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub async fn score(&mut self, ids: &[u32], top: usize) -> Result<Vec<Scored>> {
+        self.check(ids)?;
+        let mut scores = Vec::with_capacity(ids.len());
+        if let (Some(&first), Some(logits)) = (ids.first(), &self.logits) {
+            scores.push(Scored::of(&self.ops.read(logits).await?, first, top));
+        }
+        for (i, chunk) in ids.chunks(CHUNK).enumerate() {
+            let h = self.pass(chunk)?;
+            let logits = model::logits(self.config, self.weights, self.ops, &h)?;
+            let logits = self.ops.read(&logits).await?;
+            let rows = followers(ids, i).iter().zip(logits.chunks(self.config.vocab_size));
+            scores.extend(rows.map(|(&id, logits)| Scored::of(logits, id, top)));
             if (i + 1) * CHUNK >= ids.len() {
                 let last = self.ops.tail(&h, 1)?;
                 self.after(&last)?;
@@ -172,9 +203,7 @@ where
     }
 }
 
-/// Negative log-likelihood of `target` under `logits`.
-fn nll(logits: &[f32], target: u32) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    (sum.ln() + f64::from(max - logits[target as usize])) as f32
+/// What follows the tokens of chunk `i` of `ids`: one less at the end, where nothing does.
+fn followers(ids: &[u32], i: usize) -> &[u32] {
+    &ids[i * CHUNK + 1..((i + 1) * CHUNK + 1).min(ids.len())]
 }

@@ -4,8 +4,8 @@
 mod golden;
 
 use sixpack_runtime::cpu::Fast;
-use sixpack_runtime::generate::{Limits, generate};
-use sixpack_runtime::{Batch, Error, Pass, ReadBack, Sampler, Sampling, forward, model, now};
+use sixpack_runtime::generate::{Limits, Listener, Wants, generate};
+use sixpack_runtime::{Batch, Error, Pass, ReadBack, Sampler, Sampling, Scored, forward, model, now};
 
 fn greedy() -> Sampler {
     Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }).unwrap()
@@ -74,4 +74,64 @@ fn it_ends_where_it_is_told_to() {
     let limits = Limits { max_tokens: 1, context: 48, stop: &[] };
     let error = now(generate(&m.config, &weights, &mut ops, &[], &limits, &mut greedy(), &mut |_| true)).unwrap_err();
     assert!(matches!(error, Error::Option { field: "prompt", .. }), "{error}");
+}
+
+/// Takes everything there is to take.
+#[derive(Default)]
+struct Curious {
+    prompt: Vec<Scored>,
+    text: Vec<Scored>,
+    reads: usize,
+    reads_at_most: usize,
+}
+
+impl Listener for Curious {
+    fn wants(&self) -> Wants {
+        Wants { prompt: Some(2), text: Some(3) }
+    }
+
+    fn on_read(&mut self, scores: Vec<Scored>) -> bool {
+        self.prompt.extend(scores);
+        self.reads += 1;
+        self.reads < self.reads_at_most
+    }
+
+    fn on_token(&mut self, token: u32, score: Option<Scored>) -> bool {
+        let score = score.expect("scores were wanted");
+        assert_eq!(score.id, token);
+        self.text.push(score);
+        true
+    }
+}
+
+#[test]
+fn a_listener_hears_how_likely_each_token_was() {
+    let m = golden::model("tiny");
+    let prompt: Vec<u32> = golden::arrays("tiny/forward.safetensors")["tokens"].ids()[..21].to_vec();
+    let mut ops = Fast::new(1).unwrap();
+    let weights = ops.load(&m);
+    let limits = Limits { max_tokens: 12, context: 16, stop: &[] };
+    let mut run = |listener: &mut dyn Listener| {
+        now(generate(&m.config, &weights, &mut ops, &prompt, &limits, &mut greedy(), listener)).unwrap()
+    };
+    let mut plain = Vec::new();
+    let expected = run(&mut |token| {
+        plain.push(token);
+        true
+    });
+    let mut heard = Curious { reads_at_most: 100, ..Curious::default() };
+    let reading = run(&mut heard);
+    assert_eq!(heard.text.iter().map(|s| s.id).collect::<Vec<_>>(), plain, "listening changes nothing");
+    assert_eq!(heard.prompt.iter().map(|s| s.id).collect::<Vec<_>>(), prompt[1..]);
+    assert!((reading.nats - expected.nats).abs() < 1e-3 && reading.tokens == expected.tokens);
+    let sum: f64 = heard.prompt.iter().map(|s| f64::from(-s.logprob)).sum();
+    assert!((sum - expected.nats).abs() < 1e-3, "{sum} for {}", expected.nats);
+    for score in &heard.text {
+        assert_eq!((score.top.len(), score.top[0]), (3, (score.id, score.logprob)), "greedy takes the likeliest");
+    }
+    assert!(heard.prompt.iter().all(|s| s.top.len() == 2 && s.top[0].1 >= s.logprob));
+
+    let mut bored = Curious { reads_at_most: 1, ..Curious::default() };
+    assert_eq!(run(&mut bored).tokens, 15);
+    assert_eq!((bored.prompt.len(), bored.text.len()), (15, 0), "it ends within the prompt");
 }
