@@ -6,6 +6,10 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sixpack_runtime::Device;
 
+mod serve;
+
+pub(crate) use serve::{Limits, Serve};
+
 /// Trains language models, compresses them under a byte budget and runs them anywhere.
 #[derive(Debug, Parser)]
 #[command(name = "sixpack", version, propagate_version = true, arg_required_else_help = true)]
@@ -39,6 +43,8 @@ pub(crate) enum Verb {
     Run(Run),
     /// What there is to run a model on: each device checked against the CPU and timed
     Devices(Devices),
+    /// A web page and an OpenAI-compatible API for a model
+    Serve(Serve),
     /// Configuration, tensors, bytes, provenance and score of a model
     Inspect(Inspect),
     /// Sizes and speeds of codecs on a model's quantised weights

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => verbs::eval::run(args),
         Verb::Run(args) => verbs::run::run(args),
         Verb::Devices(args) => verbs::devices::run(args),
+        Verb::Serve(args) => verbs::serve::run(args),
         Verb::Inspect(args) => verbs::inspect::run(args),
         Verb::Codecs(args) => verbs::codecs::run(args),
         Verb::Recipe(args) => verbs::recipe::run(args),

@@ -9,6 +9,7 @@ pub(crate) mod quickstart;
 pub(crate) mod recipe;
 pub(crate) mod run;
 pub(crate) mod sensitivity;
+pub(crate) mod serve;
 pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod tokenizer;
