@@ -128,9 +128,10 @@ pub(crate) struct Train {
     /// Go on from the checkpoint in --out
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Every N steps quantise and code the weights, and log their exact size beside the estimate (0: never)
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) exact_bytes_every: u64,
+    /// Every N steps quantise and code the averaged weights, which the size in all lines follows (default: every tenth of
+    /// the budget; 0: never); the clock stands still meanwhile
+    #[arg(long, value_name = "N")]
+    pub(crate) measure_size_every: Option<u64>,
     /// Every N steps run the averaged weights on validation tokens (0: never); the clock stands still meanwhile
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) validate_every: u64,

@@ -128,9 +128,9 @@ fn training_stops_goes_on_and_refuses() {
     work.run("train --recipe recipe.toml --data shards --out other --set model.vocab_size=600").fails(1, "600");
     assert!(!work.at("other").exists(), "nothing is left behind");
     let exact =
-        "train --recipe recipe.toml --data shards --out exact --set budget.steps=2 --exact-bytes-every 1 --json";
+        "train --recipe recipe.toml --data shards --out exact --set budget.steps=2 --measure-size-every 1 --json";
     let lines = work.run(exact).ok().stdout;
-    assert!(lines.lines().any(|l| l.contains("\"exact_bytes\":") && !l.contains("\"exact_bytes\":null")), "{lines}");
+    assert!(lines.lines().all(|l| !l.contains("projected_bytes") || l.contains("\"measured\":true")), "{lines}");
 }
 
 #[cfg(unix)]

@@ -20,6 +20,7 @@ pub mod matrix;
 pub mod mixed;
 mod plan;
 mod planned;
+pub mod predict;
 mod product;
 mod quantize;
 pub mod report;

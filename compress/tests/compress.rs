@@ -4,8 +4,9 @@ use std::sync::Mutex;
 
 use sixpack_compress::error::Remedy;
 use sixpack_compress::gptq::Method;
-use sixpack_compress::{Calibration, Compressed, Error, Hessians, Options, Progress, Scheme, compress, pack};
+use sixpack_compress::{Calibration, Compressed, Error, Hessians, Options, Progress, Scheme, compress, pack, predict};
 use sixpack_formats::artifact::{Artifact, Provenance};
+use sixpack_formats::estimate::Sizes;
 use sixpack_formats::{Codec, Model, ModelConfig, Part, QuantClass, TensorData, TensorId};
 use sixpack_runtime::cpu::Fast;
 use sixpack_runtime::metric::{self, Text};
@@ -246,4 +247,34 @@ fn a_model_without_large_matrices_needs_no_calibration() {
     assert!(
         Hessians::measure(&model, &calibration, 1, &|_, _| {}).unwrap().get(TensorId::block(0, Part::Query)).is_some()
     );
+}
+
+/// A few tokens of calibration predict what many more give, by class: the spread that GPTQ adds to codes depends on the
+/// inputs, but little on how many of them were seen.
+#[test]
+fn sizes_are_predicted_from_a_little_text() {
+    let model = model();
+    let tokens = tokens(4 * predict::TOKENS);
+    let predicted = predict::sizes(&model, &tokens[..predict::TOKENS / 2], 2).unwrap();
+    let calibration = Calibration { tokens: &tokens, seq_len: 32, batches: 1 << 10, sequences: 1 };
+    let options = Options {
+        scheme: Scheme::Reference,
+        sensitivity: None,
+        int6_layers: None,
+        target_bytes: None,
+        codec: Codec::Context,
+        provenance: &Provenance::default(),
+        threads: 2,
+    };
+    let full = compress(&model, Some(&calibration), &options, &|_| {}).unwrap();
+    let mut coded = Sizes::default();
+    for (spec, row) in model.config.tensors().iter().zip(&full.report.tensors) {
+        *coded.of(spec) += row.coded_bytes as f64;
+    }
+    let classes = |s: &Sizes| [s.attention, s.mlp_up, s.mlp_down, s.tables, s.half];
+    for (found, expected) in classes(&predicted).into_iter().zip(classes(&coded)) {
+        assert!(expected > 1000.0 && (found / expected - 1.0).abs() < 0.01, "{predicted:?} for {coded:?}");
+    }
+    assert!(predicted.total().abs_diff(full.file.len() as u64) < full.file.len() as u64 / 100);
+    assert!(predict::sizes(&model, &tokens[..31], 1).is_err(), "less than a sequence");
 }

@@ -71,27 +71,36 @@ pub(super) fn bytes(tensors: &[TensorReport]) -> Bars {
     }
 }
 
-/// Errors of the matrices, layer by layer: in the Hessian norm where it is known, else squared.
+/// Errors layer by layer: what they are expected to cost in nats, of all tensors, where that is known; else those of the
+/// matrices in the Hessian norm, or squared.
 pub(super) fn errors(tensors: &[TensorReport]) -> Bars {
-    let known = tensors.iter().any(|t| t.matrix.is_some_and(|m| m.error.is_some()));
-    let value = |t: &TensorReport| match t.matrix {
-        Some(m) if known => m.error.unwrap_or(0.0),
-        _ if known => 0.0,
-        _ => t.mean_squared_error * t.shape.iter().product::<usize>() as f64,
+    let any = |known: fn(&TensorReport) -> bool| tensors.iter().any(known);
+    let (title, x, value): (_, _, fn(&TensorReport) -> f64) = if any(|t| t.loss.is_some()) {
+        ("Expected rise of the loss", "nats per token", |t| t.loss.unwrap_or(0.0))
+    } else if any(|t| hessian_error(t).is_some()) {
+        ("Error in the Hessian norm", "trace(E H Eᵀ)", |t| hessian_error(t).unwrap_or(0.0))
+    } else {
+        let squared = |t: &TensorReport| t.mean_squared_error * t.shape.iter().product::<usize>() as f64;
+        ("Squared error", "sum of squared errors", squared)
     };
-    let (title, x) = match known {
-        true => ("Error in the Hessian norm", "trace(E H Eᵀ)"),
-        false => ("Squared error", "sum of squared errors"),
+    let sum = |v: f64| match v {
+        _ if v >= 1000.0 => thousands(v.round() as u64),
+        _ if v >= 0.1 => format!("{v:.3}"),
+        _ => format!("{v:.2e}"),
     };
-    let mut rows = rows(tensors, value, |v| if v < 1000.0 { format!("{v:.3}") } else { thousands(v.round() as u64) });
+    let mut rows = rows(tensors, value, sum);
     rows.retain(|row| row.parts.iter().any(|p| p.1 > 0.0));
     Bars {
         title: title.into(),
-        description: "A bar for each layer, made of its matrices.".into(),
+        description: "A bar for each layer, made of its tensors.".into(),
         x: (x.into(), Unit::Number),
         parts: PARTS.map(str::to_owned).to_vec(),
         rows,
     }
+}
+
+fn hessian_error(t: &TensorReport) -> Option<f64> {
+    t.matrix.and_then(|m| m.error)
 }
 
 /// A bar for each layer, and one for the tensors of no layer.

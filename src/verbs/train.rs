@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use sixpack_formats::artifact::Provenance;
+use sixpack_compress::predict;
 use sixpack_formats::tokenizer::Tokenizer;
-use sixpack_formats::{Codec, Digest, Model, checkpoint};
+use sixpack_formats::{Digest, Model, checkpoint};
 use sixpack_train::event::{Event, Progress};
 use sixpack_train::loader::Source;
-use sixpack_train::trainer::{ExactBytes, Validation};
+use sixpack_train::trainer::{Sizing, Validation};
 use sixpack_train::{Recipe, Setup, Trainer};
 
 use crate::args;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
         tokenizer: data::tokenizer_for(&args.data, args.tokenizer.as_deref())?,
         out: &args.out,
         resume: args.resume,
-        exact_bytes_every: args.exact_bytes_every,
+        measure_size_every: args.measure_size_every,
         validate_every: args.validate_every,
         threads: args.machine.threads(),
         json: args.json,
@@ -55,7 +55,8 @@ pub(crate) struct Run<'a> {
     pub(crate) tokenizer: Option<Vec<u8>>,
     pub(crate) out: &'a Path,
     pub(crate) resume: bool,
-    pub(crate) exact_bytes_every: u64,
+    /// Steps; `None` for a tenth of the budget, 0 for never.
+    pub(crate) measure_size_every: Option<u64>,
     pub(crate) validate_every: u64,
     pub(crate) threads: usize,
     pub(crate) json: bool,
@@ -90,14 +91,16 @@ impl Run<'_> {
         let sources = sources.map(|(s, (name, content))| Source { name, content, tokens: s.tokens() }).collect();
         let stop = stop_on_signal()?;
         let threads = self.threads;
-        let measure = move |model: &Model| exact_bytes(model, threads);
-        let exact_bytes = (self.exact_bytes_every > 0)
-            .then_some(ExactBytes { every_steps: self.exact_bytes_every, measure: &measure });
+        let calibration = shards.first().map_or(&[][..], |s| s.tokens());
+        // A model that cannot be quantised yet has no size, which is no reason to end its training.
+        let measure = |model: &Model| predict::sizes(model, calibration, threads).ok();
+        let sizing = (self.measure_size_every != Some(0))
+            .then_some(Sizing { every_steps: self.measure_size_every, measure: &measure });
         let setup = Setup {
             folder: Some(self.out.into()),
             tokenizer: self.tokenizer,
             byte_tables: tokenizer.as_ref().map(Tokenizer::byte_tables),
-            exact_bytes,
+            sizing,
             validation,
             stop: Some(&stop),
             ..Setup::new(sources, threads)
@@ -145,22 +148,6 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     .context("cannot listen for Ctrl-C")?;
     *known = Some(Arc::clone(&stop));
     Ok(stop)
-}
-
-/// Size of an artifact of these weights: rounded to their nearest codes, and coded.
-fn exact_bytes(model: &Model, threads: usize) -> Option<u64> {
-    let provenance = Provenance::default();
-    let options = sixpack_compress::Options {
-        scheme: sixpack_compress::Scheme::Reference,
-        sensitivity: None,
-        int6_layers: None,
-        target_bytes: None,
-        codec: Codec::Brotli,
-        provenance: &provenance,
-        threads,
-    };
-    let compressed = sixpack_compress::compress(model, None, &options, &|_| {}).ok()?;
-    Some(compressed.file.len() as u64)
 }
 
 /// Where events go: lines or a bar for people, JSON lines in a file, or on standard output if asked for.
@@ -233,9 +220,8 @@ impl Log {
 
 /// One line of the log: accuracy and size together.
 fn step_line(p: &Progress) -> String {
-    let exact = p.exact_bytes.map_or(String::new(), |b| format!(" (exactly {})", thousands(b)));
     format!(
-        "step {:>6}  loss {:.4}{}  {:>6.0} tokens/s  {:>5.0} ms  lr ×{:.3}{}  ~{} bytes{exact}",
+        "step {:>6}  loss {:.4}{}  {:>6.0} tokens/s  {:>5.0} ms  lr ×{:.3}{}  {}{} bytes",
         p.step,
         p.loss,
         bpb(p.bits_per_byte),
@@ -243,6 +229,7 @@ fn step_line(p: &Progress) -> String {
         p.ms_per_step,
         p.lr_scale,
         if p.recurrence { "  recurrent" } else { "" },
+        if p.measured { "" } else { "~" },
         thousands(p.projected_bytes),
     )
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use sixpack_formats::estimate::Sizes;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,10 +76,13 @@ pub struct Progress {
     pub grad_norm: f64,
     /// Whether recurrent layers ran twice at the last step.
     pub recurrence: bool,
-    /// Bytes of an artifact of the average weights, predicted from the Gaussian entropy of their codes.
+    /// Bytes of an artifact of the average weights in scheme `reference`, without its tokenizer.
     pub projected_bytes: u64,
-    /// The same by quantising and coding them, where that was asked for.
-    pub exact_bytes: Option<u64>,
+    /// The same by class of tensor.
+    pub projected: Sizes,
+    /// Whether they were quantised and coded for it; else their entropy was estimated, and corrected by what the estimate
+    /// was wrong by when they last were.
+    pub measured: bool,
     /// Seconds of training.
     pub elapsed: f64,
     /// Seconds of training still to come.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use sixpack_formats::estimate::{self, Marginal};
+use sixpack_formats::Model;
+use sixpack_formats::estimate::{self, Sizes};
 use sixpack_formats::tokenizer::ByteTables;
-use sixpack_formats::{Model, ModelConfig};
 
 use crate::engine::{CpuEngine, Sequences};
 use crate::event::{self, Event};
@@ -33,8 +33,8 @@ pub struct Setup<'a> {
     pub byte_tables: Option<ByteTables>,
     /// Validation while training.
     pub validation: Option<Validation<'a>>,
-    /// Measures what an artifact of the average weights would take.
-    pub exact_bytes: Option<ExactBytes<'a>>,
+    /// Measures what an artifact of the average weights would take; the estimates of all lines follow it.
+    pub sizing: Option<Sizing<'a>>,
     /// Set from outside, it ends the run after the step at work, with a checkpoint.
     pub stop: Option<&'a AtomicBool>,
 }
@@ -48,18 +48,19 @@ pub struct Validation<'a> {
     pub every_steps: u64,
 }
 
-/// A way to measure a model's coded size, and how often it is used.
+/// A way to measure a model's coded size, and how often it is used: at the first line of a run and at its end, and
+/// between them
 #[derive(Clone, Copy)]
-pub struct ExactBytes<'a> {
-    /// Steps between measurements.
-    pub every_steps: u64,
+pub struct Sizing<'a> {
+    /// every so many steps; `None` for every tenth of the budget.
+    pub every_steps: Option<u64>,
     /// Quantises and codes a model; `None` if it cannot.
-    pub measure: &'a dyn Fn(&Model) -> Option<u64>,
+    pub measure: &'a dyn Fn(&Model) -> Option<Sizes>,
 }
 
-impl std::fmt::Debug for ExactBytes<'_> {
+impl std::fmt::Debug for Sizing<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ExactBytes {{ every_steps: {} }}", self.every_steps)
+        f.debug_struct("Sizing").field("every_steps", &self.every_steps).finish_non_exhaustive()
     }
 }
 
@@ -73,7 +74,7 @@ impl<'a> Setup<'a> {
             tokenizer: None,
             byte_tables: None,
             validation: None,
-            exact_bytes: None,
+            sizing: None,
             stop: None,
         }
     }
@@ -86,6 +87,8 @@ pub struct Trainer<'a> {
     setup: Setup<'a>,
     engine: CpuEngine,
     state: State<'a>,
+    /// What was estimated and what was measured when a size was last measured.
+    sized: Option<[Sizes; 2]>,
 }
 
 /// What one step did.
@@ -148,7 +151,7 @@ impl<'a> Trainer<'a> {
         let sources = setup.sources.clone();
         let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, Rank::ALONE)?;
         let state = state(&recipe, &setup, &engine, loader)?;
-        Ok(Self { recipe, setup, engine, state })
+        Ok(Self { recipe, setup, engine, state, sized: None })
     }
 
     /// Steps taken.
@@ -188,7 +191,7 @@ impl<'a> Trainer<'a> {
         self.warm_up()?;
         let mut since = Since::default();
         let mut saved = Instant::now();
-        let mut stopped = self.stopped();
+        let (mut first, mut stopped) = (true, self.stopped());
         while !stopped && !self.recipe.budget.spent(self.state.step, self.state.elapsed) {
             let start = Instant::now();
             let step = self.advance()?;
@@ -197,9 +200,10 @@ impl<'a> Trainer<'a> {
             since.add(&step, self.recipe.batch.tokens_per_step as u64, seconds);
             stopped = self.stopped();
             let over = stopped || self.recipe.budget.spent(self.state.step, self.state.elapsed);
-            let exact = self.setup.exact_bytes.filter(|e| due(self.state.step, e.every_steps));
-            if self.state.step == 1 || due(self.state.step, self.recipe.run.log_steps) || exact.is_some() || over {
-                on_event(&Event::Step(self.progress(&step, &since, exact)?));
+            let size = self.setup.sizing.filter(|s| first || over || self.due_to_measure(s, seconds));
+            if first || due(self.state.step, self.recipe.run.log_steps) || size.is_some() || over {
+                on_event(&Event::Step(self.progress(&step, &since, size)?));
+                first = false;
                 since = Since::default();
             }
             if let Some(validation) = self.setup.validation.filter(|v| due(self.state.step, v.every_steps)) {
@@ -248,16 +252,36 @@ impl<'a> Trainer<'a> {
         self.setup.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 
-    fn progress(&self, last: &Step, since: &Since, exact: Option<ExactBytes<'_>>) -> Result<event::Progress> {
+    /// Whether a size is to be measured after a step that took so many seconds.
+    fn due_to_measure(&self, sizing: &Sizing<'_>, seconds: f64) -> bool {
+        let State { step, elapsed, .. } = self.state;
+        let tenth = |step, elapsed| (10.0 * self.recipe.budget.fraction(step, elapsed)) as u64;
+        match sizing.every_steps {
+            Some(every) => due(step, every),
+            None => tenth(step, elapsed) > tenth(step - 1, elapsed - seconds),
+        }
+    }
+
+    /// The sizes of an artifact of the average weights, and whether they were measured just now.
+    fn sizes(&mut self, measure: Option<Sizing<'_>>) -> Result<(Sizes, bool)> {
+        let estimated = estimate::project(&self.recipe.model, |spec| &self.state.average[&spec.id]);
+        if let Some(sizing) = measure
+            && let Some(measured) = (sizing.measure)(&self.model()?)
+        {
+            self.sized = Some([estimated, measured]);
+            return Ok((measured, true));
+        }
+        let corrected = |[e, m]: &[Sizes; 2]| estimated.corrected(e, m);
+        Ok((self.sized.as_ref().map_or(estimated, corrected), false))
+    }
+
+    fn progress(&mut self, last: &Step, since: &Since, size: Option<Sizing<'_>>) -> Result<event::Progress> {
+        let (sizes, measured) = self.sizes(size)?;
         let State { step, tokens, elapsed, .. } = self.state;
         let ms_per_step = 1e3 * since.seconds / since.steps.max(1) as f64;
         let budget = &self.recipe.budget;
         let by_steps = budget.steps.map(|steps| steps.saturating_sub(step) as f64 * ms_per_step / 1e3);
         let by_time = budget.training_seconds().map(|seconds| (seconds - elapsed).max(0.0));
-        let exact_bytes = match exact {
-            Some(exact) => (exact.measure)(&self.model()?),
-            None => None,
-        };
         Ok(event::Progress {
             step,
             tokens,
@@ -270,8 +294,9 @@ impl<'a> Trainer<'a> {
             momentum: f64::from(last.now.momentum),
             grad_norm: last.grad_norm,
             recurrence: last.recurrence,
-            projected_bytes: projected_bytes(&self.recipe.model, &self.state.average),
-            exact_bytes,
+            projected_bytes: sizes.total(),
+            projected: sizes,
+            measured,
             elapsed,
             remaining: by_steps.into_iter().chain(by_time).fold(f64::INFINITY, f64::min),
         })
@@ -338,11 +363,6 @@ fn advance(recipe: &Recipe, engine: &CpuEngine, state: &mut State<'_>, recurrenc
     state.step += 1;
     state.tokens += batch.inputs.len() as u64;
     Ok((Step { loss: gradients.loss, grad_norm, now, recurrence, bytes: 0 }, batch))
-}
-
-/// Bytes of an artifact of these weights, without its tokenizer.
-fn projected_bytes(config: &ModelConfig, weights: &Params) -> u64 {
-    estimate::project(config, Marginal::Gaussian, |spec| &weights[&spec.id]).bytes()
 }
 
 fn text_bytes(tables: &ByteTables, batch: &Sequences) -> u64 {

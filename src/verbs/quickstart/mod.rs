@@ -88,7 +88,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         tokenizer: Some(tokenizer.model_bytes().to_vec()),
         out: &paths.checkpoint,
         resume: false,
-        exact_bytes_every: 0,
+        measure_size_every: None,
         validate_every: 0,
         threads: on.threads,
         json: false,

@@ -31,7 +31,7 @@ pub(super) fn checkpoints(args: &args::Sweep) -> Result<Option<Vec<PathBuf>>> {
             tokenizer: data::tokenizer_for(&args.data, None)?,
             out: &out,
             resume: out.join(checkpoint::RESUME).exists(),
-            exact_bytes_every: 0,
+            measure_size_every: None,
             validate_every: 0,
             threads: args.place.machine.threads(),
             json: false,
