@@ -43,19 +43,13 @@ pub fn forward<O: Ops>(
     let mut stream = Stream::One(Rc::clone(&x0));
     let mut stack: Vec<Rc<O::Act>> = Vec::with_capacity(encoder);
     for (virtual_layer, &layer) in order.iter().enumerate() {
-        if virtual_layer >= encoder
-            && let Some(skip) = stack.pop()
-        {
-            let row = (virtual_layer - encoder).min(config.skips() - 1);
-            stream = stream.each(|x| {
-                let gates = weights.find(TensorId::SkipGates);
-                ops.gated_skip(&weights[TensorId::SkipWeights], gates, row, x, &skip)
-            })?;
-        }
+        let skip = if virtual_layer >= encoder { stack.pop() } else { None };
+        let skip_row = virtual_layer.saturating_sub(encoder).min(config.skips().saturating_sub(1));
         let last = if virtual_layer + 1 == order.len() { pass.last } else { None };
         let last = last.filter(|&n| n < batch.len());
-        let mut block = Block { config, weights, ops, rope, virtual_layer, layer, last };
-        stream = block.run(stream, &x0, value_embedding.as_ref())?;
+        let block = Block { config, weights, rope, virtual_layer, layer, skip_row, last };
+        let inputs = Inputs { x0: &*x0, value_embedding: value_embedding.as_ref(), skip: skip.as_deref() };
+        stream = ops.run_block(&block, stream, &inputs)?;
         if virtual_layer < encoder {
             let Stream::One(x) = &stream else { unreachable!("validated: lanes part in the decoder half") };
             stack.push(Rc::clone(x));
@@ -95,9 +89,12 @@ pub fn nll<O: Ops>(
     ops.nll(&weights[TensorId::TokenEmbedding], h, config.logit_softcap as f32, targets)
 }
 
-/// The residual stream: one, or two lanes (attention's and the MLP's).
-enum Stream<A> {
+/// The residual stream.
+#[derive(Clone, Debug)]
+pub enum Stream<A> {
+    /// One.
     One(Rc<A>),
+    /// Two lanes: attention's and the MLP's.
     Two(Rc<A>, Rc<A>),
 }
 
@@ -124,36 +121,103 @@ fn value_embedding<O: Ops>(
     ops.scale(&weights[TensorId::ValueScale], &ve).map(Some)
 }
 
-/// One run of one physical block.
-struct Block<'a, O: Ops> {
-    config: &'a ModelConfig,
-    weights: &'a Weights<O::Weight>,
-    ops: &'a mut O,
-    rope: Rope,
-    virtual_layer: usize,
-    layer: usize,
-    /// Positions wanted, where fewer than all.
-    last: Option<usize>,
+/// What a block reads beside the residual stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a, A> {
+    /// The normed embedding `[B, T, d]`.
+    pub x0: &'a A,
+    /// The shared value embedding `[B, T, K·D]`, if the model has one.
+    pub value_embedding: Option<&'a A>,
+    /// What the skip connection brings.
+    pub skip: Option<&'a A>,
 }
 
-impl<'a, O: Ops> Block<'a, O> {
-    fn run(&mut self, stream: Stream<O::Act>, x0: &O::Act, ve: Option<&O::Act>) -> Result<Stream<O::Act>, O::Error> {
-        self.ops.block(self.virtual_layer, self.layer);
-        let lanes = self.config.parallel_residual && self.layer >= self.config.parallel_start_layer;
+/// One run of one physical block.
+#[derive(Debug)]
+pub struct Block<'a, W> {
+    /// The model.
+    pub config: &'a ModelConfig,
+    /// Its parameters.
+    pub weights: &'a Weights<W>,
+    /// The rotation.
+    pub rope: Rope,
+    /// Number of this run.
+    pub virtual_layer: usize,
+    /// Number of the block.
+    pub layer: usize,
+    /// Row of the skip connection's weights.
+    pub skip_row: usize,
+    /// Positions wanted, where fewer than all.
+    pub last: Option<usize>,
+}
+
+impl<'a, W> Block<'a, W> {
+    /// Joins the stream with the skip connection and runs the block on it.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    pub fn run<O: Ops<Weight = W>>(
+        &self,
+        ops: &mut O,
+        mut stream: Stream<O::Act>,
+        inputs: &Inputs<'_, O::Act>,
+    ) -> Result<Stream<O::Act>, O::Error> {
+        if let Some(skip) = inputs.skip {
+            let gates = self.weights.find(TensorId::SkipGates);
+            let weights = &self.weights[TensorId::SkipWeights];
+            stream = stream.each(|x| ops.gated_skip(weights, gates, self.skip_row, x, skip))?;
+        }
+        ops.block(self.virtual_layer, self.layer);
+        let mut run = Run { block: self, ops };
+        let (x0, ve) = (inputs.x0, inputs.value_embedding);
         match stream {
-            Stream::One(x) if !lanes => Ok(Stream::One(Rc::new(self.single(&x, x0, ve)?))),
-            Stream::One(x) => self.two_lanes(&x, &x, x0, ve),
-            Stream::Two(a, b) => self.two_lanes(&a, &b, x0, ve),
+            Stream::One(x) if !self.has_lanes() => Ok(Stream::One(Rc::new(run.single(&x, x0, ve)?))),
+            Stream::One(x) => run.two_lanes(&x, &x, x0, ve),
+            Stream::Two(a, b) => run.two_lanes(&a, &b, x0, ve),
         }
     }
 
+    /// A parameter of the block.
+    pub fn part(&self, part: Part) -> &'a W {
+        &self.weights[TensorId::block(self.layer, part)]
+    }
+
+    /// Its attention's heads.
+    pub fn heads(&self) -> Heads {
+        Heads { query: self.config.num_heads, kv: self.config.num_kv_heads, dim: self.config.head_dim() }
+    }
+
+    /// Whether the stream has two lanes after it.
+    pub fn has_lanes(&self) -> bool {
+        self.config.parallel_residual && self.layer >= self.config.parallel_start_layer
+    }
+
+    /// Factor on its norms.
+    pub fn norm(&self) -> f32 {
+        self.config.norm_scale(self.layer)
+    }
+
+    /// The scale of the value embedding in it, if it reads that.
+    pub fn value_scale(&self) -> Option<TensorId> {
+        let index = self.config.ve_layers.iter().position(|&l| l == self.layer)?;
+        Some(TensorId::ValueLayerScale(index as u16))
+    }
+}
+
+/// A block on its machine.
+struct Run<'a, 'b, O: Ops> {
+    block: &'b Block<'a, O::Weight>,
+    ops: &'b mut O,
+}
+
+impl<'a, O: Ops> Run<'a, '_, O> {
     fn single(&mut self, x: &O::Act, x0: &O::Act, ve: Option<&O::Act>) -> Result<O::Act, O::Error> {
-        let norm = self.config.norm_scale(self.layer);
+        let norm = self.block.norm();
         let (x_in, a) = self.ops.mix_norm(self.part(Part::ResidMix), x, x0, norm)?;
         let y = self.attend(&a, ve)?;
         let x_in = self.narrow(x_in)?;
         let (x_mid, b) = self.ops.add_scaled_norm(&x_in, self.part(Part::AttnScale), &y, norm)?;
-        let m = self.ops.mlp(self.layer, self.part(Part::MlpUp), self.part(Part::MlpDown), &b)?;
+        let m = self.ops.mlp(self.block.layer, self.part(Part::MlpUp), self.part(Part::MlpDown), &b)?;
         self.ops.add_scaled(&x_mid, self.part(Part::MlpScale), &m)
     }
 
@@ -164,17 +228,17 @@ impl<'a, O: Ops> Block<'a, O> {
         x0: &O::Act,
         ve: Option<&O::Act>,
     ) -> Result<Stream<O::Act>, O::Error> {
-        let norm = self.config.norm_scale(self.layer);
+        let norm = self.block.norm();
         let (_, a) = self.ops.mix_norm(self.part(Part::ResidMix), l0, x0, norm)?;
         let y = self.attend(&a, ve)?;
         let y = self.ops.scale(self.part(Part::AttnScale), &y)?;
         // The rest is computed where it is wanted: all positions, or the last of each sequence.
-        let narrow = |ops: &mut O, x: &O::Act| self.last.map(|n| ops.tail(x, n)).transpose();
+        let narrow = |ops: &mut O, x: &O::Act| self.block.last.map(|n| ops.tail(x, n)).transpose();
         let (n0, n1, nx0) = (narrow(self.ops, l0)?, narrow(self.ops, l1)?, narrow(self.ops, x0)?);
         let (l0, l1, x0) = (n0.as_ref().unwrap_or(l0), n1.as_ref().unwrap_or(l1), nx0.as_ref().unwrap_or(x0));
         let (l0, l1) = self.update_lanes(0, l0, l1, &y)?;
         let (_, b) = self.ops.mix_norm(self.part(Part::ResidMix), &l1, x0, norm)?;
-        let m = self.ops.mlp(self.layer, self.part(Part::MlpUp), self.part(Part::MlpDown), &b)?;
+        let m = self.ops.mlp(self.block.layer, self.part(Part::MlpUp), self.part(Part::MlpDown), &b)?;
         let m = self.ops.scale(self.part(Part::MlpScale), &m)?;
         let (l0, l1) = self.update_lanes(1, &l0, &l1, &m)?;
         Ok(Stream::Two(Rc::new(l0), Rc::new(l1)))
@@ -188,24 +252,24 @@ impl<'a, O: Ops> Block<'a, O> {
         l1: &O::Act,
         y: &O::Act,
     ) -> Result<(O::Act, O::Act), O::Error> {
-        let keep = (&self.weights[TensorId::LaneKeep], self.layer * 2 + half);
-        let post = |lane| (&self.weights[TensorId::LanePost], self.layer * 4 + half * 2 + lane);
+        let keep = (&self.block.weights[TensorId::LaneKeep], self.block.layer * 2 + half);
+        let post = |lane| (&self.block.weights[TensorId::LanePost], self.block.layer * 4 + half * 2 + lane);
         Ok((self.ops.update_lane(keep, post(0), l0, y)?, self.ops.update_lane(keep, post(1), l1, y)?))
     }
 
     /// Attention from its normed input `a [B, T, d]` to its projected output.
     fn attend(&mut self, a: &O::Act, ve: Option<&O::Act>) -> Result<O::Act, O::Error> {
-        let config = self.config;
-        let heads = Heads { query: config.num_heads, kv: config.num_kv_heads, dim: config.head_dim() };
+        let block = self.block;
+        let heads = block.heads();
         let k = self.linear(Role::Key, Part::Key, a)?;
-        let k = self.ops.head_norm_rope(&k, heads.kv, self.rope, None)?;
+        let k = self.ops.head_norm_rope(&k, heads.kv, self.block.rope, None)?;
         let mut v = self.linear(Role::Value, Part::Value, a)?;
-        if let (Some(ve), Some(j)) = (ve, config.ve_layers.iter().position(|&l| l == self.layer)) {
-            v = self.ops.add_scaled(&v, &self.weights[TensorId::ValueLayerScale(j as u16)], ve)?;
+        if let (Some(ve), Some(scale)) = (ve, block.value_scale()) {
+            v = self.ops.add_scaled(&v, &block.weights[scale], ve)?;
         }
         let q = self.query(a, heads)?;
-        let mut y = self.ops.attention(self.virtual_layer, heads, &q, &k, &v)?;
-        if config.has_xsa(self.layer) {
+        let mut y = self.ops.attention(self.block.virtual_layer, heads, &q, &k, &v)?;
+        if block.config.has_xsa(self.block.layer) {
             let v = self.narrow(v)?;
             y = self.ops.exclude_self(heads, &y, &v)?;
         }
@@ -214,23 +278,23 @@ impl<'a, O: Ops> Block<'a, O> {
 
     /// Queries of the wanted positions.
     fn query(&mut self, a: &O::Act, heads: Heads) -> Result<O::Act, O::Error> {
-        let narrowed = self.last.map(|n| self.ops.tail(a, n)).transpose()?;
+        let narrowed = self.block.last.map(|n| self.ops.tail(a, n)).transpose()?;
         let q = self.linear(Role::Query, Part::Query, narrowed.as_ref().unwrap_or(a))?;
-        self.ops.head_norm_rope(&q, heads.query, self.rope, Some(self.part(Part::QueryGain)))
+        self.ops.head_norm_rope(&q, heads.query, self.block.rope, Some(self.part(Part::QueryGain)))
     }
 
     fn narrow(&mut self, x: O::Act) -> Result<O::Act, O::Error> {
-        match self.last {
+        match self.block.last {
             Some(n) => self.ops.tail(&x, n),
             None => Ok(x),
         }
     }
 
     fn linear(&mut self, role: Role, part: Part, x: &O::Act) -> Result<O::Act, O::Error> {
-        self.ops.linear(Site { layer: self.layer, role }, self.part(part), x)
+        self.ops.linear(Site { layer: self.block.layer, role }, self.part(part), x)
     }
 
     fn part(&self, part: Part) -> &'a O::Weight {
-        &self.weights[TensorId::block(self.layer, part)]
+        self.block.part(part)
     }
 }

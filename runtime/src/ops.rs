@@ -12,6 +12,7 @@ use std::fmt;
 
 use sixpack_formats::{Part, TensorId};
 
+use crate::model::{Block, Inputs, Stream};
 use crate::{Error, Sampler};
 
 /// Which matrix product of a layer.
@@ -260,6 +261,19 @@ pub trait Ops {
         let u = self.linear(Site { layer, role: Role::MlpUp }, up, x)?;
         let u = self.leaky_relu_squared(&u)?;
         self.linear(Site { layer, role: Role::MlpDown }, down, &u)
+    }
+
+    /// One run of a block, after its skip connection: [`Block::run`].
+    fn run_block(
+        &mut self,
+        block: &Block<'_, Self::Weight>,
+        stream: Stream<Self::Act>,
+        inputs: &Inputs<'_, Self::Act>,
+    ) -> Result<Stream<Self::Act>, Self::Error>
+    where
+        Self: Sized,
+    {
+        block.run(self, stream, inputs)
     }
 
     /// The head: `cap · tanh((h · tableᵀ) / cap)`.

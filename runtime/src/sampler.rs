@@ -71,6 +71,11 @@ impl Sampler {
         Ok(likely[likely.len() - 1].0)
     }
 
+    /// For a machine that chooses by itself: how, and the random number of the next token, from 0 to 1.
+    pub(crate) fn draw(&mut self) -> (Sampling, f64) {
+        (self.sampling, self.rng.random())
+    }
+
     /// The tokens that can be chosen and their probabilities relative to the likeliest, from the likeliest on.
     fn likely(&self, logits: &[f32]) -> Result<Vec<(u32, f64)>> {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;

@@ -1,6 +1,9 @@
 //! A kernel: its WGSL, its parameters, what it binds.
 
-use super::{attention, cross_entropy, embed, exclude_self, head_norm_rope, linear, pointwise, rms_norm};
+use super::{
+    attend, attention, back, cross_entropy, embed, exclude_self, front, head_norm_rope, linear, pointwise, rms_norm,
+    sample,
+};
 
 /// How a kernel uses a storage buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub(super) struct Kernel {
 pub(super) type Field = (&'static str, usize, usize);
 
 /// All of them, each a pipeline that is made when the machine is.
-pub(super) const KERNELS: [&Kernel; 8] = [
+pub(super) const KERNELS: [&Kernel; 12] = [
     &embed::KERNEL,
     &rms_norm::KERNEL,
     &pointwise::KERNEL,
@@ -38,6 +41,10 @@ pub(super) const KERNELS: [&Kernel; 8] = [
     &attention::KERNEL,
     &exclude_self::KERNEL,
     &cross_entropy::KERNEL,
+    &front::KERNEL,
+    &attend::KERNEL,
+    &back::KERNEL,
+    &sample::KERNEL,
 ];
 
 /// Parameters of a kernel: plain numbers in the layout of a uniform buffer.

@@ -8,11 +8,15 @@
 mod act;
 mod adapter;
 mod angles;
+mod attend;
 mod attention;
+mod back;
 mod cache;
 mod cross_entropy;
+mod decode;
 mod embed;
 mod exclude_self;
+mod front;
 mod head_norm_rope;
 mod kernel;
 mod linear;
@@ -21,6 +25,7 @@ mod pointwise;
 mod pool;
 mod queue;
 mod rms_norm;
+mod sample;
 mod weight;
 
 use std::sync::{Arc, Mutex};
@@ -31,6 +36,7 @@ pub use self::act::Act;
 pub use self::adapter::{Adapter, Facts, adapters};
 use self::angles::Angles;
 use self::cache::Cache;
+use self::front::Activation;
 use self::machine::Machine;
 use self::pool::{GUARD, Pool, Pooled};
 pub use self::queue::Counts;
@@ -38,8 +44,9 @@ use self::queue::{Queue, Slice};
 use self::weight::Loader;
 pub use self::weight::Weight;
 use crate::cpu::{self, Mat};
+use crate::model::{Block, Inputs, Stream};
 use crate::ops::{Batch, Heads, Ops, ReadBack, Remember, Rope, Site};
-use crate::{Result, Weights};
+use crate::{Result, Sampler, Weights};
 
 /// Bytes of the chunks of weights that are loaded one by one.
 const CHUNK: u64 = 32 << 20;
@@ -64,6 +71,7 @@ pub struct Wgpu {
     loader: Loader,
     settings: Settings,
     nothing: wgpu::Buffer,
+    scratch: wgpu::Buffer,
 }
 
 impl Wgpu {
@@ -85,12 +93,14 @@ impl Wgpu {
 
     fn on(machine: Arc<Machine>, settings: Settings) -> Self {
         let pool = Pool::new(settings.guarded);
-        let nothing = machine.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("nothing"),
-            size: 16,
-            usage: wgpu::BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        });
+        let unused = |label| {
+            machine.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: 16,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
         Self {
             queue: Queue::new(Arc::clone(&machine), Arc::clone(&pool)),
             loader: Loader::new(Arc::clone(&machine), CHUNK),
@@ -98,7 +108,8 @@ impl Wgpu {
             cache: Cache::default(),
             angles: Angles::default(),
             settings,
-            nothing,
+            nothing: unused("nothing"),
+            scratch: unused("scratch"),
             machine,
         }
     }
@@ -216,6 +227,9 @@ impl Ops for Wgpu {
     }
 
     fn linear(&mut self, _: Site, w: &Weight, x: &Act) -> Result<Act> {
+        if x.rows() == 1 {
+            return Ok(decode::product(self, w, x, Activation::None));
+        }
         Ok(linear::linear(self, w, x))
     }
 
@@ -282,6 +296,26 @@ impl Ops for Wgpu {
         cross_entropy::cross_entropy(self, logits, targets)
     }
 
+    fn logits(&mut self, table: &Weight, h: &Act, cap: f32) -> Result<Act> {
+        if h.rows() == 1 {
+            return Ok(decode::product(self, table, h, Activation::Softcap(cap)));
+        }
+        let logits = linear::linear(self, table, h);
+        Ok(pointwise::softcap(self, &logits, cap))
+    }
+
+    fn run_block(
+        &mut self,
+        block: &Block<'_, Weight>,
+        stream: Stream<Act>,
+        inputs: &Inputs<'_, Act>,
+    ) -> Result<Stream<Act>> {
+        match decode::block(self, block, &stream, inputs) {
+            Some(stream) => Ok(stream),
+            None => block.run(self, stream, inputs),
+        }
+    }
+
     fn nll(&mut self, table: &Weight, h: &Act, cap: f32, targets: &[u32]) -> Result<Act> {
         cross_entropy::nll(self, table, h, cap, targets)
     }
@@ -315,5 +349,9 @@ impl Remember for Wgpu {
 
     fn end(&mut self) {
         self.cache.end();
+    }
+
+    async fn sample(&mut self, logits: &Act, sampler: &mut Sampler) -> Result<u32> {
+        sample::sample(self, logits, sampler).await
     }
 }
