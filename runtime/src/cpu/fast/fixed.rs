@@ -95,11 +95,12 @@ impl<D: Digit> Fixed<D> {
                 if row == rows {
                     break;
                 }
+                scaled.fill(0.0);
                 scaled[..x.cols].copy_from_slice(x.row(row));
                 scaled.iter_mut().zip(columns).for_each(|(x, c)| *x *= c);
                 (*sums, *step) = wide(
                     #[inline(always)]
-                    || fix(&scaled, &mut cut, across),
+                    || fix(&mut scaled, &mut cut, across),
                 );
                 let block = &mut digits[j / beside * stride..][..stride];
                 for (d, cut) in cut.chunks_exact(across).enumerate() {
@@ -132,9 +133,21 @@ impl<D: Digit> Fixed<D> {
     }
 }
 
-/// Writes the digits of `x`; gives their sums and the step.
+/// The nearest integer, for sizes up to 2²³: Rust's conversion asks whether it fits, which no vector does.
 #[inline(always)]
-fn fix<D: Digit>(x: &[f32], digits: &mut [[D; INPUTS]], across: usize) -> ([i32; DIGITS], f32) {
+fn round(x: f32) -> i32 {
+    // Adding it leaves the integer in the low bits, up to 2²²; so first twelve bits, then the rest.
+    const ROUND: f32 = 12_582_912.0;
+    const HIGH: f32 = 4096.0;
+    let high = x * (1.0 / HIGH) + ROUND;
+    let low = (x - (high - ROUND) * HIGH) + ROUND;
+    let integer = |x: f32| (x.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    (integer(high) << 12) + integer(low)
+}
+
+/// Writes the digits of `x`, which it overwrites; gives their sums and the step.
+#[inline(always)]
+fn fix<D: Digit>(x: &mut [f32], digits: &mut [[D; INPUTS]], across: usize) -> ([i32; DIGITS], f32) {
     // As integers, since a NaN is then larger than any number.
     let largest = f32::from_bits(x.iter().fold(0, |max, x| (x.to_bits() & !(1 << 31)).max(max)));
     if !largest.is_finite() || largest < TINY {
@@ -142,11 +155,12 @@ fn fix<D: Digit>(x: &[f32], digits: &mut [[D; INPUTS]], across: usize) -> ([i32;
         return ([0; DIGITS], if largest < TINY { 0.0 } else { f32::NAN });
     }
     let inverse = LIMIT / largest;
+    x.iter_mut().for_each(|x| *x = f32::from_bits(round(*x * inverse) as u32));
     let half = 1 << (D::BITS - 1);
     let mut sums = [0; DIGITS];
     for (d, (out, sum)) in digits.chunks_exact_mut(across).zip(&mut sums).enumerate() {
-        for (out, x) in out.as_flattened_mut().iter_mut().zip(x) {
-            let mut rest = (x * inverse).round_ties_even() as i32;
+        for (out, x) in out.as_flattened_mut().iter_mut().zip(&*x) {
+            let mut rest = x.to_bits() as i32;
             // A digit is what is nearest to 0 and leaves a multiple of the next one.
             for _ in 0..d {
                 rest = (rest + half) >> D::BITS;
@@ -174,6 +188,13 @@ mod tests {
         }
         let value = |i| (0..D::COUNT).map(|d| i64::from(digit(d, i)) << (D::BITS * d as u32)).sum::<i64>();
         (0..x.len()).map(|i| value(i) as f64 * f64::from(row.steps[0])).collect()
+    }
+
+    #[test]
+    fn rounds_to_the_nearest() {
+        for x in (-8_355_712..=8_355_712).step_by(97).flat_map(|x| [x as f32, x as f32 / 16.0]) {
+            assert_eq!(round(x), x.round_ties_even() as i32, "{x}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::super::fixed::{Block, DIGITS};
-use super::super::tiles::{INPUTS, OFFSET, OUTPUTS, Tile};
+use super::super::tiles::{OFFSET, OUTPUTS, Tile};
 use super::Isa;
 
 /// A machine with AVX-512 VNNI.
@@ -19,8 +19,9 @@ impl Isa for Avx512 {
     const ROWS: usize = super::ROWS;
 
     fn new() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
-        found.then_some(Self(()))
+        // VL, or half vectors would keep the compiler to the first sixteen registers.
+        let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+        (vectors && is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
     }
 
     fn dots(self, tiles: &[Tile], x: &Block<'_, i8>, sums: &mut [[f32; OUTPUTS]]) {
@@ -39,53 +40,59 @@ impl Isa for Avx512 {
 }
 
 /// `R` inputs, `U` tiles at a time, each with sums of its own.
-#[target_feature(enable = "avx512f,avx512vnni")]
+///
+/// Counted loops over arrays and nothing between them: this is what the compiler keeps in registers.
+#[target_feature(enable = "avx512f,avx512vl,avx512vnni")]
 fn block<const R: usize, const U: usize>(tiles: &[Tile], x: &Block<'_, i8>, found: &mut [[f32; OUTPUTS]]) {
     let step = R * DIGITS;
-    assert_eq!(x.digits.len(), tiles.len() * step, "digits of {R} inputs");
+    assert!(x.digits.len() == tiles.len() * step && found.len() == R, "digits of {R} inputs");
     let mut sums = [[[_mm512_setzero_si512(); DIGITS]; R]; U];
-    for (sums, x) in sums[0].iter_mut().zip(x.sums) {
-        *sums = x.map(|sum| _mm512_set1_epi32(-OFFSET * sum));
-    }
-    let whole = tiles.len() / U * U;
-    for i in (0..whole).step_by(U) {
-        for (u, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: `i + u` is below `tiles.len()`, and there are as many times `step` digits.
-            unsafe { add::<R>(tiles.as_ptr().add(i + u), x.digits.as_ptr().add((i + u) * step), sums) };
+    for r in 0..R {
+        for d in 0..DIGITS {
+            sums[0][r][d] = _mm512_set1_epi32(-OFFSET * x.sums[r][d]);
         }
     }
-    for i in whole..tiles.len() {
-        // SAFETY: as above.
-        unsafe { add::<R>(tiles.as_ptr().add(i), x.digits.as_ptr().add(i * step), &mut sums[0]) };
+    let (mut tile, mut digits) = (tiles.as_ptr(), x.digits.as_ptr());
+    for _ in 0..tiles.len() / U {
+        for u in 0..U {
+            // SAFETY: these are `U` of the tiles; one is 64 bytes, aligned.
+            let codes = unsafe { _mm512_load_si512(tile.add(u).cast()) };
+            for r in 0..R {
+                for d in 0..DIGITS {
+                    // SAFETY: there are `step` digits for each tile.
+                    let digit = unsafe { digits.add((u * R + r) * DIGITS + d).cast::<i32>().read_unaligned() };
+                    sums[u][r][d] = _mm512_dpbusd_epi32(sums[u][r][d], codes, _mm512_set1_epi32(digit));
+                }
+            }
+        }
+        // SAFETY: not beyond the end of either.
+        (tile, digits) = unsafe { (tile.add(U), digits.add(U * step)) };
     }
     let mut total = sums[0];
-    for more in &sums[1..] {
-        for (total, more) in total.as_flattened_mut().iter_mut().zip(more.as_flattened()) {
-            *total = _mm512_add_epi32(*total, *more);
+    for sums in &sums[1..] {
+        for r in 0..R {
+            for d in 0..DIGITS {
+                total[r][d] = _mm512_add_epi32(total[r][d], sums[r][d]);
+            }
+        }
+    }
+    let done = tiles.len() / U * U;
+    for (tile, digits) in tiles[done..].iter().zip(x.digits[done * step..].chunks_exact(step)) {
+        // SAFETY: a tile is 64 bytes, aligned.
+        let codes = unsafe { _mm512_load_si512(std::ptr::from_ref(tile).cast()) };
+        for r in 0..R {
+            for d in 0..DIGITS {
+                let digit = _mm512_set1_epi32(i32::from_ne_bytes(digits[r * DIGITS + d].map(|x| x as u8)));
+                total[r][d] = _mm512_dpbusd_epi32(total[r][d], codes, digit);
+            }
         }
     }
     found.iter_mut().zip(total).for_each(|(found, total)| *found = join(total));
 }
 
-/// Adds the products of one tile.
-///
-/// # Safety
-/// `digits` are `R · DIGITS`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn add<const R: usize>(tile: *const Tile, digits: *const [i8; INPUTS], sums: &mut [[__m512i; DIGITS]; R]) {
-    // SAFETY: a tile is 64 bytes, aligned.
-    let codes = unsafe { _mm512_load_si512(tile.cast()) };
-    for (i, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
-        // SAFETY: as the caller says.
-        let digit = unsafe { digits.add(i).cast::<i32>().read_unaligned() };
-        *sum = _mm512_dpbusd_epi32(*sum, codes, _mm512_set1_epi32(digit));
-    }
-}
-
 /// Sums of all digits: exact in f64, then rounded.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512vl")]
 fn join([low, middle, high]: [__m512i; DIGITS]) -> [f32; OUTPUTS] {
     let base = _mm512_set1_pd(256.0);
     let join = |low, middle, high| {
