@@ -62,6 +62,12 @@ fn measure(name: &str, model: &Model, width: usize, threads: usize, peaks: &Peak
     let mut ops = Fast::new(threads).expect("threads");
     let weights = ops.load(model);
     let config = &model.config;
+    let (prefill, step) = session(config, &weights, &mut ops);
+    let parameters = matmul_parameters(config, true) as f64;
+    let (gflops, bandwidth) = (2.0 * parameters * prefill / 1e9, parameters * width as f64 * step / 1e9);
+    let shares = [100.0 * gflops / peaks.gflops, 100.0 * bandwidth / peaks.bandwidth];
+    println!("{name} prompt of {WINDOW}: {prefill:7.0} tokens/s, {gflops:6.1} GFLOP/s ({:3.0}%)", shares[0]);
+    println!("{name} generation: {step:7.0} tokens/s, {bandwidth:6.1} GB/s of weights ({:3.0}%)", shares[1]);
     for (stride, batch) in [(None, 1), (None, 2), (None, 8), (Some(64), 8)] {
         let (gflops, tokens) = evaluation(config, &weights, &mut ops, stride, batch);
         let mode = stride.map_or("plain".into(), |s| format!("stride {s}"));
@@ -70,12 +76,6 @@ fn measure(name: &str, model: &Model, width: usize, threads: usize, peaks: &Peak
             "{name} evaluation, {mode}, {batch} windows: {gflops:6.1} GFLOP/s ({share:3.0}%), {tokens:7.0} tokens/s"
         );
     }
-    let (prefill, step) = session(config, &weights, &mut ops);
-    let parameters = matmul_parameters(config, true) as f64;
-    let (gflops, bandwidth) = (2.0 * parameters * prefill / 1e9, parameters * width as f64 * step / 1e9);
-    let shares = [100.0 * gflops / peaks.gflops, 100.0 * bandwidth / peaks.bandwidth];
-    println!("{name} prompt of {WINDOW}: {prefill:7.0} tokens/s, {gflops:6.1} GFLOP/s ({:3.0}%)", shares[0]);
-    println!("{name} generation: {step:7.0} tokens/s, {bandwidth:6.1} GB/s of weights ({:3.0}%)", shares[1]);
 }
 
 /// Uniform in ±1, the same each time.
@@ -171,7 +171,7 @@ fn evaluation(
     (flops as f64 / best / 1e9, scored as f64 / best)
 }
 
-/// Tokens per second of a prompt, and of the steps after it.
+/// Tokens per second of a prompt, and of the best of the steps after it: one is short enough not to be interrupted.
 fn session(config: &ModelConfig, weights: &Weights<Weight>, ops: &mut Fast) -> (f64, f64) {
     let mut random = Random(4);
     let ids: Vec<u32> = (0..WINDOW + STEPS).map(|_| random.token(config.vocab_size).into()).collect();
@@ -182,11 +182,11 @@ fn session(config: &ModelConfig, weights: &Weights<Weight>, ops: &mut Fast) -> (
         let t = Instant::now();
         now(session.prefill(prompt)).expect("room");
         prefill = prefill.min(t.elapsed().as_secs_f64());
-        let t = Instant::now();
         for &id in rest {
+            let t = Instant::now();
             session.step(id).expect("room");
+            step = step.min(t.elapsed().as_secs_f64());
         }
-        step = step.min(t.elapsed().as_secs_f64());
     }
-    (WINDOW as f64 / prefill, STEPS as f64 / step)
+    (WINDOW as f64 / prefill, 1.0 / step)
 }

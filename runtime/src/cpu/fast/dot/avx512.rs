@@ -39,9 +39,13 @@ impl Isa for Avx512 {
     }
 }
 
+/// Tiles from one that is multiplied to the one that is asked for: 4 KiB, so that the next page is not waited for.
+const AHEAD: usize = 64;
+
 /// `R` inputs, `U` tiles at a time, each with sums of its own.
 ///
 /// Counted loops over arrays and nothing between them: this is what the compiler keeps in registers.
+#[allow(clippy::needless_range_loop, reason = "iterators over these arrays are not unrolled into registers")]
 #[target_feature(enable = "avx512f,avx512vl,avx512vnni")]
 fn block<const R: usize, const U: usize>(tiles: &[Tile], x: &Block<'_, i8>, found: &mut [[f32; OUTPUTS]]) {
     let step = R * DIGITS;
@@ -57,6 +61,9 @@ fn block<const R: usize, const U: usize>(tiles: &[Tile], x: &Block<'_, i8>, foun
         for u in 0..U {
             // SAFETY: these are `U` of the tiles; one is 64 bytes, aligned.
             let codes = unsafe { _mm512_load_si512(tile.add(u).cast()) };
+            if R < 8 {
+                _mm_prefetch::<_MM_HINT_T0>(tile.wrapping_add(u + AHEAD).cast());
+            }
             for r in 0..R {
                 for d in 0..DIGITS {
                     // SAFETY: there are `step` digits for each tile.
