@@ -1,8 +1,10 @@
-//! Evaluation and steps of a session: model arithmetic per second beside the measured peak of a matrix product.
+//! Evaluation and steps of a session: model arithmetic per second beside the measured peaks of a matrix product and of
+//! reading memory.
 //!
-//! `cargo bench --bench eval [-- THREADS]`. The model has random weights and the shape of the reference model this
-//! project compares itself with: 4 layers, width 320, layers 1 and 2 twice. The answer is checked before it is timed, and
-//! each figure is that of the best run of a second, as on a machine with nothing else to do.
+//! `cargo bench --bench eval [-- THREADS [SHAPE]]`. The models have random weights and the shapes of the reference model
+//! this project compares itself with, of the record, and of the record without recurrence, which is a plain 11-layer
+//! model. The answer is checked before it is timed, and each figure is that of the best run of a second, as on a machine
+//! with nothing else to do.
 
 mod machine;
 
@@ -10,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use half::f16;
-use machine::{gemm_peak, shape};
+use machine::{gemm_peak, read_peak, shape};
 use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
 use sixpack_runtime::count::matmul_parameters;
 use sixpack_runtime::cpu::{Fast, Reference, Weight};
@@ -20,28 +22,59 @@ use sixpack_runtime::{Batch, Count, Pass, ReadBack, Session, Weights, forward, m
 /// Time for each measurement.
 const SECONDS: f64 = 1.0;
 
+/// Length of an evaluation's windows and of a prompt.
+const WINDOW: usize = 256;
+
 /// Windows of a run without overlap.
 const WINDOWS: usize = 8;
 
+/// Steps after a prompt.
+const STEPS: usize = 128;
+
 fn main() {
-    let threads = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(1);
-    let float = random_model();
-    let int8 = quantised(&float);
-    check(&float);
-    check(&int8);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let threads = arguments.first().and_then(|a| a.parse().ok()).unwrap_or(1);
+    let wanted = arguments.get(1);
+    let peaks = Peaks { gflops: gemm_peak(SECONDS) * threads as f64, bandwidth: read_peak(SECONDS, threads) };
+    println!("{threads} thread(s)");
+    println!("f32 matrix product: {:6.1} GFLOP/s (one thread's, times the threads)", peaks.gflops);
+    println!("reading memory:     {:6.1} GB/s", peaks.bandwidth);
+    let plain = ModelConfig { recur_layers: vec![], ..ModelConfig::record() };
+    let shapes = [("reference", shape()), ("record", ModelConfig::record()), ("plain record", plain)];
+    for (name, config) in shapes.into_iter().filter(|(name, _)| wanted.is_none_or(|w| w == name)) {
+        println!("\n{name}: {} matmul parameters a token", matmul_parameters(&config, true));
+        let float = random_model(config);
+        let int8 = quantised(&float);
+        measure("int8", &int8, 1, threads, &peaks);
+        measure("f32", &float, 4, threads, &peaks);
+    }
+}
+
+/// What the machine can do at best.
+struct Peaks {
+    gflops: f64,
+    bandwidth: f64,
+}
+
+/// Checks and times one model, whose weights take `width` bytes each.
+fn measure(name: &str, model: &Model, width: usize, threads: usize, peaks: &Peaks) {
+    check(model);
     let mut ops = Fast::new(threads).expect("threads");
-    let config = &float.config;
-    println!("{threads} thread(s); {} matmul parameters a token", matmul_parameters(config, true));
-    println!("f32 matrix product, 1 thread: {:6.1} GFLOP/s (the peak to compare with)", gemm_peak(SECONDS));
-    for (name, model) in [("f32", &float), ("int8", &int8)] {
-        let weights = ops.load(model);
-        for (stride, batch) in [(None, 1), (None, 2), (None, 4), (None, 8), (Some(64), 8)] {
-            let (gflops, tokens) = evaluation(config, &weights, &mut ops, stride, batch);
-            let mode = stride.map_or("plain".into(), |s| format!("stride {s}"));
-            println!("{name} evaluation, {mode}, {batch} windows of 256: {gflops:6.1} GFLOP/s, {tokens:8.0} tokens/s");
-        }
-        let (prefill, step) = session(config, &weights, &mut ops);
-        println!("{name} session: reads {prefill:.0} tokens/s, then {step:.0} steps/s");
+    let weights = ops.load(model);
+    let config = &model.config;
+    let (prefill, step) = session(config, &weights, &mut ops);
+    let parameters = matmul_parameters(config, true) as f64;
+    let (gflops, bandwidth) = (2.0 * parameters * prefill / 1e9, parameters * width as f64 * step / 1e9);
+    let shares = [100.0 * gflops / peaks.gflops, 100.0 * bandwidth / peaks.bandwidth];
+    println!("{name} prompt of {WINDOW}: {prefill:7.0} tokens/s, {gflops:6.1} GFLOP/s ({:3.0}%)", shares[0]);
+    println!("{name} generation: {step:7.0} tokens/s, {bandwidth:6.1} GB/s of weights ({:3.0}%)", shares[1]);
+    for (stride, batch) in [(None, 1), (None, 2), (None, 8), (Some(64), 8)] {
+        let (gflops, tokens) = evaluation(config, &weights, &mut ops, stride, batch);
+        let mode = stride.map_or("plain".into(), |s| format!("stride {s}"));
+        let share = 100.0 * gflops / peaks.gflops;
+        println!(
+            "{name} evaluation, {mode}, {batch} windows: {gflops:6.1} GFLOP/s ({share:3.0}%), {tokens:7.0} tokens/s"
+        );
     }
 }
 
@@ -59,8 +92,7 @@ impl Random {
     }
 }
 
-fn random_model() -> Model {
-    let config = shape();
+fn random_model(config: ModelConfig) -> Model {
     let mut random = Random(1);
     let tensors = config.tensors().into_iter().map(|spec| {
         let cols = spec.shape.last().copied().unwrap_or(1) as f32;
@@ -96,7 +128,7 @@ fn quantised(model: &Model) -> Model {
 /// The fast machine gives what the plain one does.
 fn check(m: &Model) {
     let mut random = Random(2);
-    let ids: Vec<u32> = (0..64).map(|_| random.token(1024).into()).collect();
+    let ids: Vec<u32> = (0..12).map(|_| random.token(1024).into()).collect();
     let batch = Batch::new(&ids, 1);
     let (mut plain, mut fast) = (Reference::new(), Fast::new(1).expect("one thread"));
     let (w, v) = (plain.load(m), fast.load(m));
@@ -120,7 +152,7 @@ fn evaluation(
     stride: Option<usize>,
     batch: usize,
 ) -> (f64, f64) {
-    let seq_len = config.eval_seq_len;
+    let seq_len = WINDOW;
     let mut random = Random(3);
     let tokens: Vec<u16> = (0..=WINDOWS * seq_len).map(|_| random.token(config.vocab_size)).collect();
     let text = Text { tokens: &tokens, bytes: None, bos: None };
@@ -139,21 +171,22 @@ fn evaluation(
     (flops as f64 / best / 1e9, scored as f64 / best)
 }
 
-/// Tokens per second of a prompt of 128 tokens, and of the 127 steps after it.
+/// Tokens per second of a prompt, and of the best of the steps after it: one is short enough not to be interrupted.
 fn session(config: &ModelConfig, weights: &Weights<Weight>, ops: &mut Fast) -> (f64, f64) {
     let mut random = Random(4);
-    let ids: Vec<u32> = (0..256).map(|_| random.token(config.vocab_size).into()).collect();
+    let ids: Vec<u32> = (0..WINDOW + STEPS).map(|_| random.token(config.vocab_size).into()).collect();
+    let (prompt, rest) = ids.split_at(WINDOW);
     let (start, mut prefill, mut step) = (Instant::now(), f64::MAX, f64::MAX);
     while start.elapsed().as_secs_f64() < SECONDS {
-        let mut session = Session::new(config, weights, ops, 256);
+        let mut session = Session::new(config, weights, ops, ids.len());
         let t = Instant::now();
-        now(session.prefill(&ids[..128])).expect("room");
+        now(session.prefill(prompt)).expect("room");
         prefill = prefill.min(t.elapsed().as_secs_f64());
-        let t = Instant::now();
-        for &id in &ids[128..255] {
+        for &id in rest {
+            let t = Instant::now();
             session.step(id).expect("room");
+            step = step.min(t.elapsed().as_secs_f64());
         }
-        step = step.min(t.elapsed().as_secs_f64());
     }
-    (128.0 / prefill, 127.0 / step)
+    (WINDOW as f64 / prefill, 1.0 / step)
 }

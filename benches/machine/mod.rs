@@ -60,3 +60,21 @@ pub(crate) fn gemm_peak(seconds: f64) -> f64 {
     assert_eq!(c[n + 1], n as f32 / 8.0);
     2.0 * (n as f64).powi(3) / best / 1e9
 }
+
+/// GB/s of `threads` threads that sum a quarter of a gigabyte between them, the best within `seconds`.
+#[allow(dead_code, reason = "not every bench waits for memory")]
+pub(crate) fn read_peak(seconds: f64, threads: usize) -> f64 {
+    let data = vec![1u64; 1 << 25];
+    let (start, mut best) = (Instant::now(), f64::MAX);
+    while start.elapsed().as_secs_f64() < seconds {
+        let begun = Instant::now();
+        let sum: u64 = std::thread::scope(|scope| {
+            let parts = data.chunks(data.len().div_ceil(threads));
+            let sums: Vec<_> = parts.map(|part| scope.spawn(|| part.iter().sum::<u64>())).collect();
+            sums.into_iter().map(|sum| sum.join().expect("a sum")).sum()
+        });
+        best = best.min(begun.elapsed().as_secs_f64());
+        assert_eq!(sum, data.len() as u64);
+    }
+    (data.len() * 8) as f64 / best / 1e9
+}

@@ -5,8 +5,10 @@
 
 mod add_scaled;
 mod attention;
+mod dot;
 mod embed;
 mod exclude_self;
+mod fixed;
 mod gated_skip;
 mod head_norm_rope;
 mod linear;
@@ -16,14 +18,17 @@ mod mlp;
 mod nll;
 mod pointwise;
 mod pool;
+mod product;
 mod rms_norm;
 mod simd;
+mod tiles;
 mod weight;
 
 use sixpack_formats::Model;
 
 pub use weight::{Int8, Weight};
 
+use self::dot::Kernel;
 use self::head_norm_rope::Angles;
 use self::pool::Pool;
 use self::weight::Panel;
@@ -36,6 +41,7 @@ use crate::{Result, Weights};
 #[derive(Debug)]
 pub struct Fast {
     pool: Pool,
+    kernel: Kernel,
     cache: Cache,
     angles: Angles,
     panels: [Panel; 2],
@@ -48,7 +54,8 @@ impl Fast {
     /// If `threads` is 0 or the system gives no more threads.
     pub fn new(threads: usize) -> Result<Self> {
         let pool = Pool::new(threads)?;
-        Ok(Self { pool, cache: Cache::default(), angles: Angles::default(), panels: Default::default() })
+        let (cache, angles) = Default::default();
+        Ok(Self { pool, kernel: Kernel::best(), cache, angles, panels: Default::default() })
     }
 
     /// The model's tensors, quantised ones as they are.
@@ -79,7 +86,7 @@ impl Ops for Fast {
     }
 
     fn linear(&mut self, _: Site, w: &Weight, x: &Mat) -> Result<Mat> {
-        Ok(linear::linear(&self.pool, &mut self.panels[0], w, x))
+        Ok(linear::linear(&self.pool, self.kernel, &mut self.panels[0], w, x))
     }
 
     fn head_norm_rope(&mut self, x: &Mat, heads: usize, rope: Rope, gain: Option<&Weight>) -> Result<Mat> {
@@ -102,7 +109,7 @@ impl Ops for Fast {
     }
 
     fn mlp(&mut self, _: usize, up: &Weight, down: &Weight, x: &Mat) -> Result<Mat> {
-        Ok(mlp::mlp(&self.pool, &mut self.panels, up, down, x))
+        Ok(mlp::mlp(&self.pool, self.kernel, &mut self.panels, up, down, x))
     }
 
     fn add_scaled(&mut self, x: &Mat, scale: &Weight, y: &Mat) -> Result<Mat> {
@@ -143,7 +150,7 @@ impl Ops for Fast {
     }
 
     fn nll(&mut self, table: &Weight, h: &Mat, cap: f32, targets: &[u32]) -> Result<Mat> {
-        nll::nll(&self.pool, &mut self.panels[0], table, h, cap, targets)
+        nll::nll(&self.pool, self.kernel, &mut self.panels[0], table, h, (cap, targets))
     }
 }
 

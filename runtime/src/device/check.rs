@@ -69,7 +69,7 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Fast, Weight};
+    use crate::cpu::{Fast, Int8, Weight};
     use crate::now;
 
     #[test]
@@ -82,16 +82,20 @@ mod tests {
     fn wrong_numbers_fail() {
         let spoilt = |_: &mut Fast, w: &Weight| match w {
             Weight::Int8(w) => {
-                let mut w = w.clone();
-                *w.codes.last_mut().unwrap() ^= 64;
-                Weight::Int8(w)
+                let mut codes = w.codes();
+                *codes.last_mut().unwrap() ^= 64;
+                let shape = [w.scales().len(), codes.len() / w.scales().len()];
+                Weight::Int8(Int8::new(shape, &codes, w.scales().to_vec(), w.columns().to_vec()))
             }
             dense => dense.clone(),
         };
         let error = now(check(&mut Fast::new(1).unwrap(), spoilt)).unwrap_err();
         assert!(matches!(error, Error::SelfCheck { .. }), "{error}");
         let not_numbers = |_: &mut Fast, w: &Weight| match w {
-            Weight::Int8(w) => Weight::Int8(crate::cpu::Int8 { scales: vec![f32::NAN; w.rows], ..w.clone() }),
+            Weight::Int8(w) => {
+                let (codes, rows) = (w.codes(), w.scales().len());
+                Weight::Int8(Int8::new([rows, codes.len() / rows], &codes, vec![f32::NAN; rows], Vec::new()))
+            }
             dense => dense.clone(),
         };
         assert!(now(check(&mut Fast::new(1).unwrap(), not_numbers)).is_err());

@@ -53,9 +53,9 @@ impl Random {
 }
 
 fn matrix(random: &mut Random, rows: usize, cols: usize) -> cpu::Weight {
-    let codes = (0..rows * cols).map(|_| random.code().max(-127)).collect();
+    let codes: Vec<i8> = (0..rows * cols).map(|_| random.code().max(-127)).collect();
     let step = |_| (1.0 + f32::from(random.code()) / 256.0) / (80.0 * (cols as f32).sqrt());
-    cpu::Weight::Int8(Int8 { rows, cols, codes, scales: (0..rows).map(step).collect(), columns: Vec::new() })
+    cpu::Weight::Int8(Int8::new([rows, cols], &codes, (0..rows).map(step).collect(), Vec::new()))
 }
 
 fn near_one(random: &mut Random, rows: usize, cols: usize) -> cpu::Weight {

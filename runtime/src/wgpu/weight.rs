@@ -101,9 +101,13 @@ impl Loader {
     /// One parameter.
     pub(super) fn weight(&mut self, weight: &cpu::Weight) -> Weight {
         let (rows, cols) = (weight.rows(), weight.cols());
+        let codes;
         let values = match weight {
             cpu::Weight::Dense(w) => Values::F32(&w.data),
-            cpu::Weight::Int8(w) => Values::Int8 { codes: &w.codes, scales: &w.scales, columns: &w.columns },
+            cpu::Weight::Int8(w) => {
+                codes = w.codes();
+                Values::Int8 { codes: &codes, scales: w.scales(), columns: w.columns() }
+            }
         };
         let all = Rows { cols, values };
         // As many rows to a part as a chunk can hold.

@@ -215,10 +215,10 @@ pub(crate) fn codes(w: &Dense) -> Weight {
     let row = |row: usize| if row.is_multiple_of(2) { 64.0 } else { -64.0 };
     let column = |column: usize| if column.is_multiple_of(3) { 2.0 } else { 1.0 };
     let code = |(i, x): (usize, &f32)| (x * row(i / w.cols) * column(i % w.cols)) as i8;
-    let codes = w.data.iter().enumerate().map(code).collect();
+    let codes: Vec<i8> = w.data.iter().enumerate().map(code).collect();
     let scales = (0..w.rows).map(|i| 1.0 / row(i)).collect();
     let columns = (0..w.cols).map(|j| 1.0 / column(j)).collect();
-    Weight::Int8(Int8 { rows: w.rows, cols: w.cols, codes, scales, columns })
+    Weight::Int8(Int8::new([w.rows, w.cols], &codes, scales, columns))
 }
 
 /// The values as they are.

@@ -1,6 +1,7 @@
 //! The MLP, a tile of rows at a time, so that there is never more than a tile of its hidden values.
 
 use super::Weight;
+use super::dot::Kernel;
 use super::linear::linear;
 use super::matmul::{View, multiply};
 use super::pool::Pool;
@@ -19,13 +20,14 @@ pub(super) fn leaky_relu_squared(pool: &Pool, x: &Mat) -> Mat {
 }
 
 /// `x upᵀ`, [`leaky_relu_squared`], `· downᵀ`.
-pub(super) fn mlp(pool: &Pool, panels: &mut [Panel; 2], up: &Weight, down: &Weight, x: &Mat) -> Mat {
+pub(super) fn mlp(pool: &Pool, kernel: Kernel, panels: &mut [Panel; 2], up: &Weight, down: &Weight, x: &Mat) -> Mat {
     let [up_panel, down_panel] = panels;
     let hidden = up.rows();
-    if x.rows() < 16 {
-        let mut u = linear(pool, up_panel, up, x);
-        activate(&mut u.data);
-        return linear(pool, down_panel, down, &u);
+    let codes = |w: &Weight| matches!(w, Weight::Int8(_)) && kernel.takes(x.rows());
+    if x.rows() < 16 || codes(up) || codes(down) {
+        let mut u = linear(pool, kernel, up_panel, up, x);
+        pool.rows(&mut u.data, hidden, pool.share(x.rows(), hidden), |_, u| activate(u));
+        return linear(pool, kernel, down_panel, down, &u);
     }
     let (dim, cols) = (x.cols, down.rows());
     let (up, down) = (up.unpack(pool, up_panel), down.unpack(pool, down_panel));

@@ -1,9 +1,13 @@
 //! The loss of each target, a tile of rows and vocabulary at a time: never all logits at once.
 
+use std::ops::Range;
+
 use super::Weight;
+use super::dot::{self, Isa, Kernel, with_isa};
 use super::matmul::{View, multiply};
 use super::pointwise::softcap_row;
 use super::pool::Pool;
+use super::product::part;
 use super::simd::{exp, exp_sum, max, wide};
 use super::weight::Panel;
 use crate::cpu::Mat;
@@ -16,35 +20,70 @@ const ROWS: usize = 128;
 const PIECES: usize = 1024;
 
 /// Negative log-likelihood in nats of each target under `cap · tanh((h · tableᵀ) / cap)`: `[B, T, 1]`.
-pub(super) fn nll(pool: &Pool, panel: &mut Panel, table: &Weight, h: &Mat, cap: f32, targets: &[u32]) -> Result<Mat> {
+pub(super) fn nll(
+    pool: &Pool,
+    kernel: Kernel,
+    panel: &mut Panel,
+    table: &Weight,
+    h: &Mat,
+    (cap, targets): (f32, &[u32]),
+) -> Result<Mat> {
     let (vocab, cols) = (table.rows(), table.cols());
     assert_eq!((h.rows(), h.cols), (targets.len(), cols), "nll");
     refuse_foreign(targets, vocab)?;
-    let values = table.unpack(pool, panel);
-    let mut nll = h.like(1, vec![0.0; h.rows()]);
-    let tile = pool.share(h.rows(), vocab * cols).min(ROWS);
-    pool.rows(&mut nll.data, 1, tile, |first, nll| {
-        let rows = nll.len();
-        let h = View::rows(&h.data[first * cols..], rows, cols, cols);
-        let mut sums = vec![LogSum::EMPTY; rows];
-        let mut logits = vec![0.0; rows * vocab.min(PIECES)];
-        for start in (0..vocab).step_by(PIECES) {
-            let pieces = PIECES.min(vocab - start);
-            let logits = &mut logits[..rows * pieces];
-            multiply(h, View::rows(&values[start * cols..], pieces, cols, cols).t(), logits, pieces);
-            wide(
-                #[inline(always)]
-                || {
-                    for ((row, sum), target) in logits.chunks_exact_mut(pieces).zip(&mut sums).zip(&targets[first..]) {
-                        softcap_row(row, cap);
-                        sum.add(row, (*target as usize).wrapping_sub(start));
-                    }
-                },
-            );
+    let head = Head { pool, vocab, cap, targets };
+    Ok(match table {
+        Weight::Int8(table) if kernel.takes(h.rows()) => with_isa!(kernel, |isa| {
+            let x = isa.inputs(pool, h, &table.columns);
+            head.nll(h, |first, pieces, logits| part(isa, table, pieces, &x, first, logits))
+        }),
+        _ => {
+            let values = table.unpack(pool, panel);
+            head.nll(h, |first, pieces, logits| {
+                let h = View::rows(&h.data[first * cols..], logits.len() / pieces.len(), cols, cols);
+                let table = View::rows(&values[pieces.start * cols..], pieces.len(), cols, cols);
+                multiply(h, table.t(), logits, pieces.len());
+            })
         }
-        nll.iter_mut().zip(&sums).for_each(|(nll, sum)| *nll = sum.nll());
-    });
-    Ok(nll)
+    })
+}
+
+/// What a tile of logits needs, however it is computed.
+struct Head<'a> {
+    pool: &'a Pool,
+    vocab: usize,
+    cap: f32,
+    targets: &'a [u32],
+}
+
+impl Head<'_> {
+    /// `product(first row, pieces, logits)` writes the logits of those pieces for as many rows as fill them.
+    fn nll(&self, h: &Mat, product: impl Fn(usize, Range<usize>, &mut [f32]) + Sync) -> Mat {
+        let mut nll = h.like(1, vec![0.0; h.rows()]);
+        let tile = self.pool.share(h.rows(), self.vocab * h.cols).next_multiple_of(dot::ROWS).min(ROWS);
+        self.pool.rows(&mut nll.data, 1, tile, |first, nll| {
+            let rows = nll.len();
+            let mut sums = vec![LogSum::EMPTY; rows];
+            let mut logits = vec![0.0; rows * self.vocab.min(PIECES)];
+            for start in (0..self.vocab).step_by(PIECES) {
+                let pieces = PIECES.min(self.vocab - start);
+                let logits = &mut logits[..rows * pieces];
+                product(first, start..start + pieces, logits);
+                wide(
+                    #[inline(always)]
+                    || {
+                        let rows = logits.chunks_exact_mut(pieces).zip(&mut sums).zip(&self.targets[first..]);
+                        for ((row, sum), target) in rows {
+                            softcap_row(row, self.cap);
+                            sum.add(row, (*target as usize).wrapping_sub(start));
+                        }
+                    },
+                );
+            }
+            nll.iter_mut().zip(&sums).for_each(|(nll, sum)| *nll = sum.nll());
+        });
+        nll
+    }
 }
 
 /// As [`nll`] of `logits [B, T, V]`.

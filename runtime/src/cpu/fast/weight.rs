@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use sixpack_formats::{TensorData, TensorSpec};
 
+use super::dot::MAX_INPUTS;
 use super::pool::Pool;
+use super::tiles::{INPUTS, Tiles};
 use crate::cpu::Dense;
 
 /// Room for the values of a weight kept as codes, used again for each.
@@ -22,29 +24,51 @@ pub enum Weight {
 /// `W[i, j] = codes[i, j] · scales[i] · columns[j]`.
 #[derive(Clone, Debug)]
 pub struct Int8 {
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs.
-    pub cols: usize,
-    /// Codes `[rows, cols]`.
-    pub codes: Vec<i8>,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) codes: Tiles,
+    pub(super) scales: Vec<f32>,
+    pub(super) columns: Vec<f32>,
+}
+
+impl Int8 {
+    /// Codes `[rows, cols]`, row-major, with steps `[rows]` and factors of the steps `[cols]`, which are empty where they
+    /// are all 1.
+    ///
+    /// # Panics
+    /// If there are more or fewer of any, or more than 32,768 columns.
+    pub fn new([rows, cols]: [usize; 2], codes: &[i8], scales: Vec<f32>, columns: Vec<f32>) -> Self {
+        assert_eq!(scales.len(), rows, "steps of {rows} by {cols} codes");
+        assert!(columns.is_empty() || columns.len() == cols, "{} factors of {cols} columns", columns.len());
+        assert!(cols <= MAX_INPUTS, "{cols} columns of codes");
+        Self { rows, cols, codes: Tiles::new(rows, cols, codes), scales, columns }
+    }
+
+    /// Codes `[rows, cols]`, row-major.
+    pub fn codes(&self) -> Vec<i8> {
+        let row = |i| self.codes.row(i).flatten().take(self.cols).map(|code| code as i8);
+        (0..self.rows).flat_map(row).collect()
+    }
+
     /// Steps `[rows]`.
-    pub scales: Vec<f32>,
+    pub fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
     /// Factors of the steps `[cols]`; empty where they are all 1.
-    pub columns: Vec<f32>,
+    pub fn columns(&self) -> &[f32] {
+        &self.columns
+    }
 }
 
 impl Weight {
     /// The tensor of a model; codes stay codes.
     pub fn load(spec: &TensorSpec, data: &TensorData) -> Self {
         match data {
-            TensorData::Quantized(q) => Self::Int8(Int8 {
-                rows: q.rows,
-                cols: q.cols,
-                codes: q.codes.clone(),
-                scales: q.scales.iter().map(|s| s.to_f32()).collect(),
-                columns: q.columns.iter().map(|s| s.to_f32()).collect(),
-            }),
+            TensorData::Quantized(q) if q.cols <= MAX_INPUTS => {
+                let [scales, columns] = [&q.scales, &q.columns].map(|s| s.iter().map(|s| s.to_f32()).collect());
+                Self::Int8(Int8::new([q.rows, q.cols], &q.codes, scales, columns))
+            }
             _ => Self::Dense(Dense::load(spec, data)),
         }
     }
@@ -75,7 +99,7 @@ impl Weight {
         match self {
             Self::Dense(w) => Cow::Borrowed(&w.data),
             Self::Int8(w) => {
-                let mut values = vec![0.0; w.codes.len()];
+                let mut values = vec![0.0; w.rows * w.cols];
                 (0..w.rows).for_each(|i| w.dequantize_row(i, &mut values[i * w.cols..(i + 1) * w.cols]));
                 Cow::Owned(values)
             }
@@ -90,10 +114,11 @@ impl Weight {
         match self {
             Self::Dense(w) => &w.data,
             Self::Int8(w) => {
-                if panel.len() < w.codes.len() {
-                    panel.resize(w.codes.len(), 0.0);
+                let len = w.rows * w.cols;
+                if panel.len() < len {
+                    panel.resize(len, 0.0);
                 }
-                let values = &mut panel[..w.codes.len()];
+                let values = &mut panel[..len];
                 pool.rows(values, w.cols, pool.share(w.rows, w.cols), |first, values| {
                     let rows = values.chunks_exact_mut(w.cols).enumerate();
                     rows.for_each(|(i, out)| w.dequantize_row(first + i, out));
@@ -113,22 +138,15 @@ impl Weight {
 }
 
 impl Int8 {
-    fn row(&self, i: usize) -> &[i8] {
-        &self.codes[i * self.cols..(i + 1) * self.cols]
-    }
-
     fn dequantize_row(&self, i: usize, out: &mut [f32]) {
         let scale = self.scales[i];
         super::simd::wide(
             #[inline(always)]
-            || match &self.columns[..] {
-                [] => out.iter_mut().zip(self.row(i)).for_each(|(out, &code)| *out = f32::from(code) * scale),
-                columns => {
-                    let codes = self.row(i).iter().zip(columns);
-                    out.iter_mut()
-                        .zip(codes)
-                        .for_each(|(out, (&code, column))| *out = f32::from(code) * scale * column);
+            || {
+                for (out, codes) in out.chunks_mut(INPUTS).zip(self.codes.row(i)) {
+                    out.iter_mut().zip(codes).for_each(|(out, code)| *out = code * scale);
                 }
+                out.iter_mut().zip(&self.columns).for_each(|(out, column)| *out *= column);
             },
         );
     }
