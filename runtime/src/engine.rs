@@ -13,6 +13,7 @@ use crate::generate::{self, Limits, Listener};
 use crate::metric::{self, Evaluation};
 use crate::once::Once;
 use crate::session::Reading;
+use crate::wait::turn;
 use crate::wgpu::{self, Wgpu};
 use crate::{Error, Result, Sampler, Session, Weights};
 
@@ -197,21 +198,47 @@ impl Engine {
     /// # Errors
     /// A context below 2, a token outside the vocabulary, and those of the machine.
     pub async fn score(&mut self, ids: &[u32], context: usize) -> Result<Vec<f32>> {
+        let mut scores = Vec::with_capacity(ids.len().saturating_sub(1));
+        self.score_with(ids, context, &mut |nll| {
+            scores.extend_from_slice(nll);
+            true
+        })
+        .await?;
+        Ok(scores)
+    }
+
+    /// As [`Engine::score`], giving the scores of each context to `on_scores` until that says `false`. Between
+    /// contexts others on this thread have their [`turn`].
+    ///
+    /// # Errors
+    /// Those of [`Engine::score`].
+    pub async fn score_with(
+        &mut self,
+        ids: &[u32],
+        context: usize,
+        on_scores: &mut dyn FnMut(&[f32]) -> bool,
+    ) -> Result<()> {
         if context < 2 {
             let found = context.to_string();
             return Err(Error::Option { field: "context", expected: "at least 2 tokens".into(), found });
         }
-        let mut scores = Vec::with_capacity(ids.len().saturating_sub(1));
-        while scores.len() + 1 < ids.len() {
+        let mut scored = 0;
+        while scored + 1 < ids.len() {
             // The window that reaches from half a context before the next target, or from the start.
-            let start = if scores.is_empty() { 0 } else { scores.len() + 1 - context / 2 };
+            let start = if scored == 0 { 0 } else { scored + 1 - context / 2 };
             let window = &ids[start..ids.len().min(start + context)];
             let nll = on!(self, |ops, weights| Session::new(&self.config, weights, ops, context).read(window).await);
-            match nll {
-                Err(error) if self.falls_back(&error)? => {}
-                nll => scores.extend_from_slice(&nll?[scores.len() - start..]),
+            let nll = match nll {
+                Err(error) if self.falls_back(&error)? => continue,
+                nll => nll?,
+            };
+            let new = &nll[scored - start..];
+            scored += new.len();
+            if !on_scores(new) {
+                break;
             }
+            turn().await;
         }
-        Ok(scores)
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::ops::Remember;
 use crate::sampler::Sampler;
 use crate::scored::Scored;
 use crate::session::{CHUNK, Reading, Session};
+use crate::wait::turn;
 use crate::{Error, Result, Weights};
 
 /// How long to go on.
@@ -56,7 +57,8 @@ impl<F: FnMut(u32) -> bool> Listener for F {
 /// Continues `prompt`, giving each token to `listener` until that says `false`, a stop token comes or the limit is
 /// reached. Returns how well the prompt was expected.
 ///
-/// A prompt that leaves no room is read whole, a context at a time, and the text goes on from its end.
+/// A prompt that leaves no room is read whole, a context at a time, and the text goes on from its end. Between chunks
+/// and tokens others on this thread have their [`turn`].
 ///
 /// # Errors
 /// An empty prompt, a context below 2, a token outside the vocabulary, and those of the machine.
@@ -104,6 +106,7 @@ where
         if !listener.on_read(scores) {
             return Ok(reading);
         }
+        turn().await;
     }
     let mut seen = prompt.to_vec();
     for left in (0..limits.max_tokens).rev() {
@@ -123,6 +126,7 @@ where
         }
         session.step(token)?;
         seen.push(token);
+        turn().await;
     }
     Ok(reading)
 }

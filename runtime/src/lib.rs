@@ -37,6 +37,6 @@ pub use sampler::{Sampler, Sampling};
 pub use scored::Scored;
 pub use session::Session;
 pub use stream::TextStream;
-pub use wait::now;
+pub use wait::{now, turn};
 pub use watch::{Calibrate, Trace};
 pub use weights::Weights;
