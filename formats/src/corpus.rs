@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, codec};
 
 /// Endings of the files a folder gives; a file named directly may have any.
 pub const EXTENSIONS: [&str; 6] = [".txt", ".md", ".rs", ".jsonl", ".jsonl.zst", ".html"];
@@ -88,7 +88,7 @@ impl JsonLines {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
         let reader: Box<dyn BufRead> = if path.to_string_lossy().ends_with(".zst") {
-            let decoder = zstd::Decoder::new(file).map_err(Error::io(path, "decompress"))?;
+            let decoder = codec::zstd::reader(file).map_err(Error::io(path, "decompress"))?;
             Box::new(BufReader::new(decoder))
         } else {
             Box::new(BufReader::new(file))

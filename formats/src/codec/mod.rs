@@ -5,13 +5,11 @@ mod bytes;
 pub mod halves;
 pub mod matrix;
 pub mod pairs;
-
-use std::io::Read;
+pub(crate) mod zstd;
 
 use brotli::enc::BrotliEncoderParams;
 use brotli::enc::StandardAlloc;
 use brotli::{BrotliCompress, BrotliDecompressStream, BrotliResult, BrotliState};
-use zstd::zstd_safe::CParameter;
 
 use crate::{Error, Result};
 
@@ -69,7 +67,7 @@ impl Codec {
         match self {
             Self::Stored => raw.to_vec(),
             Self::Brotli => encode_brotli(raw),
-            Self::Zstd => encode_zstd(raw).expect("a level and a window that zstd has"),
+            Self::Zstd => zstd::encode(raw),
             Self::PairedBrotli => encode_brotli(&pairs::pack(raw)),
             Self::Context => bytes::encode(raw),
         }
@@ -101,7 +99,7 @@ impl Codec {
             Self::Stored if coded.len() == len => Ok(coded.to_vec()),
             Self::Stored => Err(fail(format!("{} bytes", coded.len()))),
             Self::Brotli => exact(decode_brotli(coded, len).map_err(fail)?),
-            Self::Zstd => exact(decode_zstd(coded, len).map_err(fail)?),
+            Self::Zstd => exact(zstd::decode(coded, len).map_err(fail)?),
             Self::PairedBrotli => {
                 let packed = decode_brotli(coded, pairs::most(len)).map_err(fail)?;
                 pairs::unpack(&packed, len).map_err(fail)
@@ -162,31 +160,6 @@ fn decode_brotli(coded: &[u8], cap: usize) -> Result<Vec<u8>, String> {
     }
     raw.truncate(written);
     Ok(raw)
-}
-
-fn encode_zstd(raw: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(22)?;
-    compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
-    compressor.set_parameter(CParameter::ChecksumFlag(false))?;
-    compressor.set_parameter(CParameter::ContentSizeFlag(false))?;
-    compressor.compress(raw)
-}
-
-/// Decodes at most `cap` bytes.
-fn decode_zstd(coded: &[u8], cap: usize) -> Result<Vec<u8>, String> {
-    let malformed = |e: std::io::Error| format!("a malformed stream: {e}");
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(coded).map_err(malformed)?.single_frame();
-    decoder.window_log_max(WINDOW_LOG).map_err(malformed)?;
-    let mut raw = Vec::new();
-    // One byte more than allowed, so that a stream that goes on is told from one that ends.
-    (&mut decoder).take((cap as u64).saturating_add(1)).read_to_end(&mut raw).map_err(malformed)?;
-    if raw.len() > cap {
-        return Err("a longer stream".into());
-    }
-    match decoder.finish() {
-        [] => Ok(raw),
-        rest => Err(format!("{} bytes after the stream", rest.len())),
-    }
 }
 
 #[cfg(test)]
@@ -271,8 +244,8 @@ mod tests {
     #[test]
     fn a_large_window_is_refused() {
         let raw = sample();
-        let mut stream = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
-        stream.set_parameter(CParameter::WindowLog(27)).unwrap();
+        let mut stream = ::zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        stream.set_parameter(::zstd::zstd_safe::CParameter::WindowLog(27)).unwrap();
         std::io::Write::write_all(&mut stream, &raw).unwrap();
         let coded = stream.finish().unwrap();
         assert!(Codec::Zstd.decode(&coded, raw.len(), "x").unwrap_err().to_string().contains("malformed stream"));

@@ -1,0 +1,38 @@
+//! What a model runs on here, and why.
+
+use sixpack_formats::Model;
+use sixpack_runtime::device::Device;
+use sixpack_runtime::wgpu::adapters;
+use sixpack_runtime::{Engine, Error};
+
+use crate::failure::Failure;
+
+/// A machine with a model in it.
+pub(crate) struct Opened {
+    pub(crate) engine: Engine,
+    /// `cpu` or `webgpu`.
+    pub(crate) name: &'static str,
+    /// Why this one, where nobody asked for it.
+    pub(crate) why: Option<&'static str>,
+}
+
+/// Loads `model` into what is `wanted`: `cpu`, `webgpu`, or else the faster one.
+pub(crate) async fn open(model: &Model, wanted: &str) -> Result<Opened, Failure> {
+    let device = match wanted {
+        "cpu" => Device::Cpu,
+        "webgpu" => Device::Wgpu(None),
+        _ => Device::Auto,
+    };
+    let engine = Engine::open(model, device, 1).await.map_err(|error| match (device, error) {
+        (Device::Wgpu(_), error @ (Error::NoDevice { .. } | Error::SelfCheck { .. })) => Failure::NoGpu(error),
+        (_, error) => Failure::Machine(error),
+    })?;
+    let on_gpu = matches!(engine.device(), Device::Wgpu(_));
+    let why = match device {
+        Device::Auto if on_gpu => Some("faster than the processor in a short trial"),
+        Device::Auto if adapters().await.is_empty() => Some("this browser offers no WebGPU"),
+        Device::Auto => Some("no GPU is faster for a model of this size"),
+        _ => None,
+    };
+    Ok(Opened { engine, name: if on_gpu { "webgpu" } else { "cpu" }, why })
+}
