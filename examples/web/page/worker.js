@@ -82,7 +82,12 @@ self.onmessage = ({ data }) => {
   else last = last.then(() => obey(data));
 };
 // Where a promise of the program's own is cut off, nobody hears of the error but these.
-self.addEventListener('error', (event) => { if (event.error instanceof WebAssembly.RuntimeError) collapse(event.error); });
-self.addEventListener('unhandledrejection', (event) => { if (event.reason instanceof WebAssembly.RuntimeError) collapse(event.reason); });
+for (const [name, what] of [['error', 'error'], ['unhandledrejection', 'reason']]) {
+  self.addEventListener(name, (event) => {
+    if (!(event[what] instanceof WebAssembly.RuntimeError)) return;
+    event.preventDefault();
+    collapse(event[what]);
+  });
+}
 
 program.then(() => say({ is: 'ready' }), (error) => say({ is: 'failed', verb: 'start', words: error.message }));
