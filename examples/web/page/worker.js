@@ -8,11 +8,25 @@ let last = Promise.resolve();
 
 const say = (message) => self.postMessage(message);
 
-// A turn of the event loop, in which "stop" can arrive. A timer would wait for milliseconds.
+// A turn of the event loop, in which "stop" can arrive: a timer would wait for milliseconds. It is taken when the last
+// one was a while ago; what has been said since goes out then, in one message.
+const PACE = 15;
 const turns = new MessageChannel();
 const waiting = [];
+let last_turn = 0;
 turns.port1.onmessage = () => waiting.shift()();
-const turn = () => new Promise((resolve) => { waiting.push(resolve); turns.port2.postMessage(null); });
+async function turn() {
+  if (performance.now() - last_turn < PACE) return;
+  flush();
+  await new Promise((resolve) => { waiting.push(resolve); turns.port2.postMessage(null); });
+  last_turn = performance.now();
+}
+
+let unsaid = '';
+function flush() {
+  if (unsaid) say({ is: 'text', text: unsaid });
+  unsaid = '';
+}
 
 const TOO_OLD = 'This browser cannot run the program: it has no WebAssembly with vectors. One from 2023 or later can.';
 const TOO_LARGE = 'The model does not fit into the memory of this page. Close other tabs, or pick a smaller model.';
@@ -41,9 +55,10 @@ const verbs = {
     let first = 0;
     const written = await model.write(JSON.stringify(order), (text) => {
       first ||= performance.now();
-      say({ is: 'text', text });
+      unsaid += text;
       return !stopping;
     });
+    flush();
     const seconds = (performance.now() - first) / 1000;
     return { ...JSON.parse(written), seconds, wait: (first - begun) / 1000, stopped: stopping };
   },
@@ -60,6 +75,7 @@ const verbs = {
 
 async function obey({ verb, ...what }) {
   stopping = false;
+  unsaid = '';
   try {
     await program;
     say({ is: 'done', verb, result: await verbs[verb](what) });
