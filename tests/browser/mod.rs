@@ -26,7 +26,7 @@ const FLAGS: [&str; 10] = [
     "--remote-debugging-pipe",
 ];
 /// For anything the page does: machines of CI are slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The browser's program, if it is installed.
 pub fn program() -> Option<PathBuf> {

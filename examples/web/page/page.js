@@ -52,7 +52,7 @@ function hear(message) {
     case 'ready': if (doing === 'start') { doing = null; picked ? load() : status('Pick a model to begin.'); refresh(); } break;
     case 'text': $('continuation').append(message.text); $('written').scrollTop = $('written').scrollHeight; break;
     case 'cells': heat.add(message.cells); chart.add(message.cells); count(); break;
-    case 'done': { const { verb } = message; doing = null; shown[verb](message.result); refresh(); break; }
+    case 'done': doing = null; shown[message.verb](message.result); runs(message); refresh(); break;
     case 'failed': fail(message.words, message.verb === 'open'); break;
     case 'collapsed': collapse(message.words); break;
   }
@@ -100,8 +100,6 @@ const shown = {
     const scored = about.bits_per_byte ?? null;
     $('score').replaceChildren(scored === null ? 'not measured' : hundredths(scored), small(scored === null ? 'this file has no score in it' : 'bits per byte of unseen text'));
     $('shape').replaceChildren(`${millions(about.parameters)}`, small(`parameters: ${about.layers} layers of ${about.width}, ${whole(about.vocabulary)} pieces of text, ${whole(about.context)} at once`));
-    $('device-why').textContent = `Now on ${DEVICES[about.device] ?? about.device}${about.why ? `: ${about.why}` : ''}.`;
-    document.documentElement.dataset.device = about.device;
     status('Ready.');
   },
   write(result) {
@@ -117,6 +115,14 @@ const shown = {
     status(`${result.stopped ? 'Stopped' : 'Measured'}: ${hundredths(result.bits_per_byte ?? 0)} bits per byte over ${whole(result.bytes)} bytes. ${heat.summary()}`);
   },
 };
+
+// What the model runs on, and why.
+function runs({ verb, device, result }) {
+  const before = document.documentElement.dataset.device;
+  document.documentElement.dataset.device = device;
+  const why = verb === 'open' ? result.why : before === device ? null : 'the GPU was lost';
+  if (verb === 'open' || before !== device) $('device-why').textContent = `Now on ${DEVICES[device]}${why ? `: ${why}` : ''}.`;
+}
 
 function count(seconds) {
   const tokens = heat.cells.reduce((sum, cell) => sum + cell.tokens, 0);

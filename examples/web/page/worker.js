@@ -78,7 +78,8 @@ async function obey({ verb, ...what }) {
   unsaid = '';
   try {
     await program;
-    say({ is: 'done', verb, result: await verbs[verb](what) });
+    const result = await verbs[verb](what);
+    say({ is: 'done', verb, result, device: model.device() });
   } catch (error) {
     if (error instanceof WebAssembly.RuntimeError || error instanceof RangeError) collapse(error);
     else say({ is: 'failed', verb, words: error?.message ?? String(error) });

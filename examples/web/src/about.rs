@@ -22,9 +22,7 @@ pub(crate) struct About<'a> {
     context: usize,
     /// Name and version of the program that packed it.
     tool: &'a str,
-    /// What it runs on: `cpu` or `webgpu`.
-    device: &'a str,
-    /// Why, where nobody asked for it.
+    /// Why it runs on what it runs on, where nobody asked for that.
     why: Option<&'a str>,
 }
 
@@ -41,7 +39,6 @@ impl<'a> About<'a> {
             vocabulary: config.vocab_size,
             context: config.train_seq_len,
             tool: &artifact.provenance.tool,
-            device: opened.name,
             why: opened.why,
         }
     }

@@ -47,6 +47,11 @@ impl Model {
         self.about.clone()
     }
 
+    /// What it runs on now, `cpu` or `webgpu`: a GPU that was not asked for and is lost is left for the processor.
+    pub fn device(&self) -> String {
+        machine::name(&self.engine).into()
+    }
+
     /// Continues a prompt. `order` is JSON, [`writing::Order`]; `on_text` is given each piece of text and says whether
     /// to go on. The result is JSON, [`writing::Written`].
     ///

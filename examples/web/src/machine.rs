@@ -10,9 +10,7 @@ use crate::failure::Failure;
 /// A machine with a model in it.
 pub(crate) struct Opened {
     pub(crate) engine: Engine,
-    /// `cpu` or `webgpu`.
-    pub(crate) name: &'static str,
-    /// Why this one, where nobody asked for it.
+    /// Why this machine, where nobody asked for it.
     pub(crate) why: Option<&'static str>,
 }
 
@@ -27,12 +25,16 @@ pub(crate) async fn open(model: &Model, wanted: &str) -> Result<Opened, Failure>
         (Device::Wgpu(_), error @ (Error::NoDevice { .. } | Error::SelfCheck { .. })) => Failure::NoGpu(error),
         (_, error) => Failure::Machine(error),
     })?;
-    let on_gpu = matches!(engine.device(), Device::Wgpu(_));
     let why = match device {
-        Device::Auto if on_gpu => Some("faster than the processor in a short trial"),
+        Device::Auto if name(&engine) == "webgpu" => Some("faster than the processor in a short trial"),
         Device::Auto if adapters().await.is_empty() => Some("this browser offers no WebGPU"),
         Device::Auto => Some("no GPU is faster for a model of this size"),
         _ => None,
     };
-    Ok(Opened { engine, name: if on_gpu { "webgpu" } else { "cpu" }, why })
+    Ok(Opened { engine, why })
+}
+
+/// What a model runs on now, as the page says it.
+pub(crate) fn name(engine: &Engine) -> &'static str {
+    if matches!(engine.device(), Device::Wgpu(_)) { "webgpu" } else { "cpu" }
 }
