@@ -154,6 +154,11 @@ where
         self.logits = None;
     }
 
+    /// The machine it runs on.
+    pub fn machine(&self) -> &O {
+        self.ops
+    }
+
     /// Tokens read.
     pub fn past(&self) -> usize {
         self.past

@@ -19,7 +19,7 @@ use sixpack_runtime::cpu::{self, Dense, Fast, Mat};
 use sixpack_runtime::generate::{Limits, generate};
 use sixpack_runtime::metric::{Options, Text, evaluate};
 use sixpack_runtime::wgpu::{Settings, Wgpu, adapters};
-use sixpack_runtime::{Device, Engine, Error, Remember, Sampler, Sampling, device, now};
+use sixpack_runtime::{Device, Engine, Error, Remember, Sampler, Sampling, Session, device, now};
 
 /// A GPU for tests, or why there is none.
 type Gpu = Result<Wgpu, String>;
@@ -76,6 +76,9 @@ const TESTS: &[Test] = &[
     ("session::long_prompts_of_a_quantised_model", long_prompts),
     ("metric::reproduces_the_reference", reproduces_the_reference),
     ("generate::greedy_text_is_that_of_the_cpu", greedy_text),
+    ("decode::five_kernels_a_layer_and_one_submission_a_token", five_kernels),
+    ("decode::in_small_bindings", decode_in_small_bindings),
+    ("sample::as_the_host_does", sample_as_the_host_does),
     ("device::passes_its_self_check", |_| now(device::present(Device::Wgpu(Some(0)))).unwrap()),
     ("device::software_is_never_taken_unasked", never_unasked),
     ("engine::does_what_the_cpu_does", engine),
@@ -273,13 +276,84 @@ fn lost(_: Wgpu) {
     }
 }
 
+fn five_kernels(mut gpu: Wgpu) {
+    assert!(gpu.pipelines() <= 16);
+    for case in golden::CASES {
+        let model = golden::model(case);
+        let config = &model.config;
+        let weights = gpu.load(&model).unwrap();
+        let mut sampler = Sampler::new(Sampling { seed: 1, ..Sampling::default() }).unwrap();
+        let counts = |gpu: &Wgpu| gpu.counts();
+        let mut session = Session::new(config, &weights, &mut gpu, 32);
+        now(session.prefill(&[1, 2, 3])).unwrap();
+        now(session.sample(&mut sampler)).unwrap();
+        let before = counts(session.machine());
+        session.step(5).unwrap();
+        now(session.sample(&mut sampler)).unwrap();
+        let after = counts(session.machine());
+        // The embedding and its norm; the value embedding, its projection and scale; the last norm, the head, the choice.
+        let value_embedding = match config.ve_layers.is_empty() {
+            true => 0,
+            false => 2 + u64::from(config.ve_dim != config.kv_dim()),
+        };
+        let around = 2 + value_embedding + 3 + u64::from(config.parallel_residual);
+        let layers = config.virtual_layers(true).len() as u64;
+        assert_eq!(after.dispatches - before.dispatches, 5 * layers + around, "{case}");
+        assert_eq!(after.submissions - before.submissions, 1, "{case}");
+        assert_eq!(after.read - before.read, 4, "{case}: more than the token came back");
+    }
+}
+
+/// Weights in many chunks: no kernel sees a whole block, so that it is composed.
+fn decode_in_small_bindings(_: Wgpu) {
+    let mut gpu = open(Settings { binding: Some(48 << 10), guarded: false }).unwrap();
+    for case in ["tiny", "parallel"] {
+        let (model, ids) = (golden::model(case), session::sequence(case));
+        let weights = gpu.load(&model).unwrap();
+        let parts = [ids.len() - 5, 1, 1, 1, 1, 1];
+        session::parts_equal_the_whole(&model.config, &weights, &mut gpu, &ids, parts);
+    }
+}
+
+fn sample_as_the_host_does(mut gpu: Wgpu) {
+    // Few values, so that there are many equal logits; a vocabulary that is no multiple of anything.
+    let logits: Vec<f32> = (0..1003u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as f32 / 16.0 - 9.0).collect();
+    let act = |gpu: &Wgpu, data: &[f32]| gpu.upload(&Mat { data: data.to_vec(), ..Mat::zeros(1, 1, data.len()) });
+    let on_gpu = act(&gpu, &logits);
+    let all = Sampling::default();
+    let ways = [
+        all,
+        Sampling { temperature: 0.0, ..all },
+        Sampling { temperature: 0.3, seed: 5, ..all },
+        Sampling { top_k: 1, ..all },
+        Sampling { top_k: 7, ..all },
+        Sampling { top_p: 0.6, seed: 2, ..all },
+        Sampling { top_p: 0.0, ..all },
+        Sampling { min_p: 0.2, seed: 3, ..all },
+        Sampling { temperature: 2.0, top_k: 300, top_p: 0.9, min_p: 0.05, seed: 9 },
+    ];
+    for way in ways {
+        let (mut ours, mut hosts) = (Sampler::new(way).unwrap(), Sampler::new(way).unwrap());
+        for draw in 0..8 {
+            let expected = hosts.sample(&logits).unwrap();
+            assert_eq!(now(gpu.sample(&on_gpu, &mut ours)).unwrap(), expected, "{way:?}, draw {draw}");
+        }
+    }
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let logits = vec![wrong; 3];
+        let on_gpu = act(&gpu, &logits);
+        let found = now(gpu.sample(&on_gpu, &mut Sampler::new(all).unwrap())).unwrap_err().to_string();
+        assert_eq!(found, Sampler::new(all).unwrap().sample(&logits).unwrap_err().to_string());
+    }
+}
+
 fn text<O: Remember<Error = sixpack_runtime::Error>>(
     model: &sixpack_formats::Model,
     weights: &sixpack_runtime::Weights<O::Weight>,
     ops: &mut O,
 ) -> Vec<u32> {
     let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }).unwrap();
-    let limits = Limits { max_tokens: 40, context: 32, stop: &[] };
+    let limits = Limits { max_tokens: 24, context: 20, stop: &[] };
     let mut text = Vec::new();
     let mut on_token = |token| {
         text.push(token);

@@ -1,8 +1,8 @@
 //! A kernel: its WGSL, its parameters, what it binds.
 
 use super::{
-    attend, attention, back, cross_entropy, embed, exclude_self, front, head_norm_rope, linear, pointwise, rms_norm,
-    sample,
+    attend, attention, back, cross_entropy, embed, exclude_self, front, head_norm_rope, linear, peak, pointwise,
+    rms_norm, sample,
 };
 
 /// How a kernel uses a storage buffer.
@@ -32,7 +32,7 @@ pub(super) struct Kernel {
 pub(super) type Field = (&'static str, usize, usize);
 
 /// All of them, each a pipeline that is made when the machine is.
-pub(super) const KERNELS: [&Kernel; 12] = [
+pub(super) const KERNELS: [&Kernel; 13] = [
     &embed::KERNEL,
     &rms_norm::KERNEL,
     &pointwise::KERNEL,
@@ -45,6 +45,7 @@ pub(super) const KERNELS: [&Kernel; 12] = [
     &attend::KERNEL,
     &back::KERNEL,
     &sample::KERNEL,
+    &peak::KERNEL,
 ];
 
 /// Parameters of a kernel: plain numbers in the layout of a uniform buffer.

@@ -57,7 +57,15 @@ impl Machine {
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| cannot(e.to_string()))?;
         let failure = watch(&device);
-        let pipelines = KERNELS.iter().map(|kernel| (kernel.name, pipeline(&device, kernel))).collect();
+        #[cfg(not(target_family = "wasm"))]
+        let saved = super::saved::Saved::open(&device, &info);
+        #[cfg(not(target_family = "wasm"))]
+        let cache = saved.as_ref().map(super::saved::Saved::cache);
+        #[cfg(target_family = "wasm")]
+        let cache = None;
+        let pipelines = KERNELS.iter().map(|kernel| (kernel.name, pipeline(&device, kernel, cache))).collect();
+        #[cfg(not(target_family = "wasm"))]
+        saved.iter().for_each(super::saved::Saved::keep);
         let machine = Self { device, queue, info, limit, pipelines, failure };
         machine.check()?;
         Ok(machine)
@@ -115,7 +123,7 @@ fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Failure>>> {
     failure
 }
 
-fn pipeline(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
+fn pipeline(device: &wgpu::Device, kernel: &Kernel, cache: Option<&wgpu::PipelineCache>) -> Pipeline {
     let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -145,7 +153,7 @@ fn pipeline(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
             zero_initialize_workgroup_memory: false,
             ..Default::default()
         },
-        cache: None,
+        cache,
     });
     Pipeline { pipeline, layout }
 }

@@ -21,11 +21,14 @@ mod head_norm_rope;
 mod kernel;
 mod linear;
 mod machine;
+mod peak;
 mod pointwise;
 mod pool;
 mod queue;
 mod rms_norm;
 mod sample;
+#[cfg(not(target_family = "wasm"))]
+mod saved;
 mod weight;
 
 use std::sync::{Arc, Mutex};
@@ -38,6 +41,7 @@ use self::angles::Angles;
 use self::cache::Cache;
 use self::front::Activation;
 use self::machine::Machine;
+pub use self::peak::Peak;
 use self::pool::{GUARD, Pool, Pooled};
 pub use self::queue::Counts;
 use self::queue::{Queue, Slice};

@@ -175,7 +175,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
         last_id = last.y;
     }
     if p.top_p < 1.0 {
-        let last = place(t, p.top_p * sum_from(t, 0u, false), false, false);
+        // One at least is kept.
+        let last = place(t, max(p.top_p * sum_from(t, 0u, false), 1.0e-30), false, false);
         last_key = last.x;
         last_id = last.y;
     }

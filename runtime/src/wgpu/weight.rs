@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sixpack_formats::{Model, QuantClass, TensorData, TensorId};
+use sixpack_formats::{Model, OptimizerGroup, TensorData, TensorId};
 
 use super::machine::Machine;
 use super::queue::Slice;
@@ -84,7 +84,7 @@ impl Loader {
     /// All tensors of a model. The small ones come first, so that those used together are in one chunk.
     pub(super) fn model(machine: &Arc<Machine>, model: &Model) -> Result<Weights<Weight>> {
         let specs = model.config.tensors();
-        let (small, large): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.class == QuantClass::Half);
+        let (small, large): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.group == OptimizerGroup::Scalar);
         let ordered: Vec<_> = small.into_iter().chain(large).collect();
         let as_weight = |spec: &&sixpack_formats::TensorSpec| cpu::Weight::load(spec, &model.tensors[&spec.id]);
         let bytes: u64 = ordered.iter().map(|spec| bytes_of(&model.tensors[&spec.id], spec.shape.last())).sum();

@@ -1,0 +1,132 @@
+//! Reading and writing text on each device: tokens, bytes and arithmetic per second beside the device's measured peaks.
+//!
+//! `cargo bench --bench devices [-- record]`. The model has random int8 weights and the shape of the reference model of
+//! the other benches, or with `record` that of the record (34 M parameters). The answer is checked against the plain
+//! interpreter before anything is timed. The CPU has one thread. Bytes are those of the weights a token reads.
+
+mod machine;
+
+use std::time::Instant;
+
+use half::f16;
+use machine::{gemm_peak, read_peak, shape};
+use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
+use sixpack_runtime::count::matmul_parameters;
+use sixpack_runtime::cpu::{Fast, Reference};
+use sixpack_runtime::wgpu::{Wgpu, adapters};
+use sixpack_runtime::{Batch, Count, Error, Pass, Remember, Sampler, Sampling, Session, Weights, forward, model, now};
+
+/// Time for each measurement.
+const SECONDS: f64 = 1.0;
+
+/// Tokens that are read at once.
+const PROMPT: usize = 256;
+
+/// Tokens that are written after them.
+const WRITTEN: usize = 32;
+
+fn main() {
+    let record = std::env::args().any(|a| a == "record");
+    let model = random_model(if record { ModelConfig::record() } else { shape() });
+    let weights = matmul_parameters(&model.config, true) as f64;
+    println!("{weights} bytes of matrices a token");
+    let expected = losses(&model.config, &Reference::new().load(&model), &mut Reference::new());
+    let mut cpu = Fast::new(1).expect("a thread");
+    let loaded = cpu.load(&model);
+    let peaks = (gemm_peak(SECONDS), read_peak(SECONDS, 1));
+    measure("cpu, 1 thread", &model.config, &loaded, &mut cpu, &expected, peaks);
+    for (index, adapter) in now(adapters()).iter().enumerate() {
+        let facts = adapter.facts();
+        let mut gpu = now(Wgpu::new(adapter)).expect("a device");
+        let loaded = gpu.load(&model).expect("room for the model");
+        let peak = now(gpu.peak()).expect("a working device");
+        let name = format!("wgpu:{index}, {} ({}, {})", facts.name, facts.kind, facts.driver);
+        measure(&name, &model.config, &loaded, &mut gpu, &expected, (peak.gflops, peak.gigabytes));
+    }
+}
+
+/// Checks the answer, then prints the figures of a device with these peaks of GFLOP/s and GB/s.
+fn measure<O: Remember<Error = Error>>(
+    name: &str,
+    config: &ModelConfig,
+    weights: &Weights<O::Weight>,
+    ops: &mut O,
+    expected: &[f32],
+    (gflops, gigabytes): (f64, f64),
+) {
+    let found = losses(config, weights, ops);
+    let worst = expected.iter().zip(&found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-3, "{name} is off by {worst} nats");
+    println!("{name}: off by {worst:.0e} nats at most; peaks {gflops:.1} GFLOP/s, {gigabytes:.1} GB/s");
+    let (read, written) = session(config, weights, ops);
+    let flops = Count::forward(config, 1, PROMPT, Pass::FULL).total().flops as f64 / PROMPT as f64;
+    let (arithmetic, bytes) = (read * flops / 1e9, written * matmul_parameters(config, true) as f64 / 1e9);
+    println!(
+        "  reads  {read:8.0} tokens/s, {arithmetic:8.2} GFLOP/s, {:3.0}% of the peak",
+        100.0 * arithmetic / gflops
+    );
+    println!("  writes {written:8.0} tokens/s, {bytes:8.2} GB/s, {:3.0}% of the peak", 100.0 * bytes / gigabytes);
+}
+
+/// Tokens a second of a prompt, and of what is written after it: the best run of a second.
+fn session<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O::Weight>, ops: &mut O) -> (f64, f64) {
+    let ids = tokens(config, PROMPT);
+    let mut sampler = Sampler::new(Sampling::default()).expect("sane options");
+    let (start, mut read, mut written) = (Instant::now(), f64::MAX, f64::MAX);
+    while read == f64::MAX || start.elapsed().as_secs_f64() < SECONDS {
+        let mut session = Session::new(config, weights, ops, PROMPT + WRITTEN + 1);
+        let t = Instant::now();
+        now(session.prefill(&ids)).expect("room");
+        let mut token = now(session.sample(&mut sampler)).expect("logits");
+        read = read.min(t.elapsed().as_secs_f64());
+        let t = Instant::now();
+        for _ in 0..WRITTEN {
+            session.step(token).expect("room");
+            token = now(session.sample(&mut sampler)).expect("logits");
+        }
+        written = written.min(t.elapsed().as_secs_f64());
+    }
+    (PROMPT as f64 / read, WRITTEN as f64 / written)
+}
+
+/// What each of a few tokens costs.
+fn losses<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O::Weight>, ops: &mut O) -> Vec<f32> {
+    let ids = tokens(config, 24);
+    let h = forward(config, weights, ops, &Batch::new(&ids, 1), Pass::FULL).expect("tokens of the vocabulary");
+    let nll = model::nll(config, weights, ops, &h, &ids).expect("tokens of the vocabulary");
+    now(ops.read(&nll)).expect("values")
+}
+
+fn tokens(config: &ModelConfig, n: usize) -> Vec<u32> {
+    let mut random = Random(2);
+    (0..n).map(|_| (random.next() % config.vocab_size as u64) as u32).collect()
+}
+
+/// The same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+}
+
+/// Matrices of int8 codes, the rest ones.
+fn random_model(config: ModelConfig) -> Model {
+    let mut random = Random(1);
+    let tensors = config.tensors().into_iter().map(|spec| {
+        let data = match spec.shape[..] {
+            [rows, cols] if rows > 16 => {
+                let codes = (0..rows * cols).map(|_| (random.next() % 255) as u8 as i8).map(|c| c.max(-127)).collect();
+                let scale = f16::from_f32(1.0 / (80.0 * (cols as f32).sqrt()));
+                let matrix = QuantizedMatrix::new(&spec.name(), [rows, cols], 127, codes, vec![scale; rows]);
+                TensorData::Quantized(matrix.expect("codes within ±127"))
+            }
+            _ => TensorData::F32(vec![1.0; spec.elements()]),
+        };
+        (spec.id, data)
+    });
+    let tensors = tensors.collect();
+    Model::new(config, tensors, None, 0).expect("a tensor for each row of the table")
+}
