@@ -21,6 +21,7 @@ mod pool;
 mod product;
 mod rms_norm;
 mod simd;
+mod team;
 mod tiles;
 mod weight;
 

@@ -1,16 +1,21 @@
 //! The user's threads.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::Mutex;
+
+#[cfg(not(target_arch = "wasm32"))]
+use super::team::Team;
 use crate::{Error, Result};
 
 /// Work below this many elementary operations is done at once by the calling thread: waking another one takes longer.
 const WORTH_A_THREAD: usize = 1 << 18;
 
-/// A fixed number of threads. With one, everything runs on the caller's and rayon is not touched.
+/// A fixed number of threads. With one, everything runs on the caller's.
 #[derive(Debug)]
 pub(super) struct Pool {
     threads: usize,
     #[cfg(not(target_arch = "wasm32"))]
-    rayon: Option<rayon::ThreadPool>,
+    team: Option<Team>,
 }
 
 impl Pool {
@@ -23,10 +28,9 @@ impl Pool {
         return Ok(Self { threads: 1 });
         #[cfg(not(target_arch = "wasm32"))]
         {
-            let start = || rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            let fail = |e: rayon::ThreadPoolBuildError| Error::Threads { threads, reason: e.to_string() };
-            let rayon = if threads == 1 { None } else { Some(start().map_err(fail)?) };
-            Ok(Self { threads, rayon })
+            let fail = |e: std::io::Error| Error::Threads { threads, reason: e.to_string() };
+            let team = if threads == 1 { None } else { Some(Team::new(threads - 1).map_err(fail)?) };
+            Ok(Self { threads, team })
         }
     }
 
@@ -37,17 +41,16 @@ impl Pool {
     }
 
     /// Runs `f` on each task.
-    pub(super) fn each<T: Send>(&self, tasks: impl Iterator<Item = T>, f: impl Fn(T) + Sync) {
+    pub(super) fn each<T: Send>(&self, tasks: impl Iterator<Item = T> + Send, f: impl Fn(T) + Sync) {
         #[cfg(not(target_arch = "wasm32"))]
-        if let Some(rayon) = &self.rayon {
-            use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
-            let tasks: Vec<T> = tasks.collect();
-            if tasks.len() > 1 {
-                rayon.install(|| tasks.into_par_iter().with_max_len(1).for_each(&f));
-            } else {
-                tasks.into_iter().for_each(&f);
-            }
-            return;
+        if let Some(team) = &self.team {
+            let mut tasks = tasks;
+            let (Some(first), second) = (tasks.next(), tasks.next()) else { return };
+            let Some(second) = second else { return f(first) };
+            // Whoever is free takes the next one: a thread the system has taken away holds up one task at most.
+            let tasks = Mutex::new([first, second].into_iter().chain(tasks));
+            let next = || tasks.lock().expect("taking a task does not panic").next();
+            return team.run(&|| std::iter::from_fn(next).for_each(&f));
         }
         tasks.for_each(f);
     }
