@@ -181,3 +181,24 @@ fn the_page_and_what_machines_ask_for() {
     assert_eq!(server.metric("sixpack_token_seconds_count"), 6.0);
     assert!(server.get("/metrics").1.ends_with("# EOF\n"));
 }
+
+#[test]
+fn a_built_page_takes_the_place_of_the_small_one() {
+    let page = tempfile::tempdir().expect("folder");
+    std::fs::write(page.path().join("index.html"), "<!doctype html><title>built</title>").expect("file");
+    std::fs::write(page.path().join("models.json"), "[]").expect("file");
+    let server = Server::start(&format!("--name tiny --page {}", page.path().display()));
+    let (status, index) = server.get("/");
+    assert!(status == 200 && index.contains("built"), "{index}");
+    // The page offers the model that is served, not those that lie beside it.
+    let models: Value = serde_json::from_str(&server.get("/models.json").1).expect("JSON");
+    let size = std::fs::metadata(folder().join("model.6pk")).expect("file").len();
+    assert_eq!((&models[0]["name"], &models[0]["bytes"]), (&json!("tiny"), &json!(size)));
+    let file = models[0]["file"].as_str().expect("a path");
+    let mut answer = ureq::get(server.url(&format!("/{file}"))).call().expect("the file");
+    let model = std::fs::read(folder().join("model.6pk")).expect("file");
+    assert_eq!(answer.body_mut().read_to_vec().expect("bytes"), model);
+    let (status, missing) = server.get("/no/such/file");
+    assert!(status == 404 && missing.contains("/no/such/file"), "{status} {missing}");
+    assert_eq!(server.get("/health").0, 200);
+}

@@ -67,7 +67,7 @@ fn set() -> Result<Stage, String> {
         return Err(format!("there is {reason}"));
     }
     let work = work::Work::trained();
-    work.run("compress checkpoint --data shards --out model.6pk --threads 2").ok();
+    work.run("compress checkpoint --data shards --out model.6pk --calibration-tokens 512 --no-sensitivity").ok();
     let page = work.at("page");
     let size = bundle::build(&page).expect("the page");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");

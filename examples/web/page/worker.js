@@ -54,7 +54,8 @@ const verbs = {
     const begun = performance.now();
     let first = 0;
     const written = await model.write(JSON.stringify(order), (text) => {
-      first ||= performance.now();
+      // Without text it is the prompt that was read.
+      if (text) first ||= performance.now();
       unsaid += text;
       return !stopping;
     });

@@ -2,8 +2,10 @@
 
 use js_sys::Function;
 use serde::{Deserialize, Serialize};
-use sixpack_runtime::generate::Limits;
-use sixpack_runtime::{Sampler, Sampling, TextStream};
+use sixpack_formats::tokenizer::Tokenizer;
+use sixpack_runtime::generate::{Limits, Listener};
+use sixpack_runtime::{Sampler, Sampling, Scored, TextStream};
+use wasm_bindgen::JsValue;
 
 use crate::failure::Failure;
 use crate::turns::in_turns;
@@ -41,19 +43,48 @@ impl Model {
         let limits = Limits { max_tokens: order.max_tokens, context, stop: &stop };
         let sampling = Sampling { temperature: order.temperature, seed: order.seed, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling)?;
-        let (mut stream, mut written, mut thrown) = (TextStream::new(), Vec::new(), None);
-        let mut on_token = |id| {
-            written.push(id);
-            tell(on_text, &stream.push(tokenizer.piece_bytes(id))).unwrap_or_else(|error| {
-                thrown = Some(error);
-                false
-            })
-        };
-        let reading = in_turns(turn, engine.generate(&ids, &limits, &mut sampler, &mut on_token)).await??;
-        if let Some(error) = thrown {
+        let mut reader = Reader { tokenizer, on_text, stream: TextStream::new(), ids: Vec::new(), thrown: None };
+        let reading = in_turns(turn, engine.generate(&ids, &limits, &mut sampler, &mut reader)).await??;
+        let rest = reader.stream.finish();
+        reader.tell(&rest);
+        if let Some(error) = reader.thrown {
             return Err(error.into());
         }
-        tell(on_text, &stream.finish())?;
-        Ok(json(&Written { ids: written, prompt_tokens: ids.len(), prompt_bits_per_token: reading.bits_per_token() }))
+        Ok(json(&Written {
+            ids: reader.ids,
+            prompt_tokens: ids.len(),
+            prompt_bits_per_token: reading.bits_per_token(),
+        }))
+    }
+}
+
+/// Who reads: the page, which may have had enough.
+struct Reader<'a> {
+    tokenizer: &'a Tokenizer,
+    on_text: &'a Function,
+    stream: TextStream,
+    ids: Vec<u32>,
+    thrown: Option<JsValue>,
+}
+
+impl Reader<'_> {
+    /// Gives it text; `false` ends everything.
+    fn tell(&mut self, text: &str) -> bool {
+        tell(self.on_text, text).unwrap_or_else(|error| {
+            self.thrown = Some(error);
+            false
+        })
+    }
+}
+
+impl Listener for Reader<'_> {
+    fn on_read(&mut self, _: Vec<Scored>) -> bool {
+        self.tell("")
+    }
+
+    fn on_token(&mut self, token: u32, _: Option<Scored>) -> bool {
+        self.ids.push(token);
+        let text = self.stream.push(self.tokenizer.piece_bytes(token));
+        self.tell(&text)
     }
 }

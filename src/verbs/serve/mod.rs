@@ -32,6 +32,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use self::app::{App, ModelInfo, unix_time};
+use self::page::Built;
 use self::signals::Signals;
 use crate::args;
 use crate::loaded::{self, Loaded};
@@ -43,10 +44,11 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &args::Serve) -> Result<()> {
+    let built = Built::asked(args)?;
     let app = Arc::new(app(args)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start the server's threads")?;
-    let served = runtime.block_on(serve(&app, SocketAddr::new(args.host, args.port)));
+    let served = runtime.block_on(serve(&app, built.as_ref(), SocketAddr::new(args.host, args.port)));
     runtime.shutdown_timeout(LAST_WORDS);
     served
 }
@@ -77,7 +79,7 @@ fn name(path: &Path) -> String {
 }
 
 /// Serves until it is told to end, and then until what runs has ended or the time for that is over.
-async fn serve(app: &Arc<App>, address: SocketAddr) -> Result<()> {
+async fn serve(app: &Arc<App>, built: Option<&Built>, address: SocketAddr) -> Result<()> {
     let mut signals = Signals::new().context("cannot wait for signals")?;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr().context("cannot tell the address")?;
@@ -86,7 +88,7 @@ async fn serve(app: &Arc<App>, address: SocketAddr) -> Result<()> {
     }
     say!("{} is served at http://{address}/ (API: http://{address}/v1)", app.model.name);
     let (close, closed) = oneshot::channel::<()>();
-    let listening = tokio::spawn(listen::listen(listener, routes::router(app), async {
+    let listening = tokio::spawn(listen::listen(listener, routes::router(app, built), async {
         let _ = closed.await;
     }));
     signals.next().await;

@@ -14,7 +14,7 @@ use super::app::App;
 use super::completions::complete;
 use super::error::ApiError;
 use super::metrics;
-use super::page::{self, Asset};
+use super::page::{self, Asset, Built};
 
 /// Headers of every answer: a browser runs no script but the page's own, and shows the page in no other.
 const HEADERS: [(HeaderName, &str); 3] = [
@@ -23,19 +23,24 @@ const HEADERS: [(HeaderName, &str); 3] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// The whole server.
-pub(super) fn router(app: &Arc<App>) -> Router {
+/// The whole server, with the page in a folder instead of its own if there is one.
+pub(super) fn router(app: &Arc<App>, built: Option<&Built>) -> Router {
     let mut router = Router::new()
         .route("/v1/completions", post(complete))
         .route("/v1/models", get(models))
         .route("/v1/models/{name}", get(model))
         .route("/health", get(health))
         .route("/metrics", get(text_of_metrics));
-    for asset in page::ASSETS {
-        router = router.route(asset.path, get(|| async { serve(asset) }));
-    }
+    router = match built {
+        Some(built) => built.serve(router, app),
+        None => {
+            let own = page::ASSETS
+                .iter()
+                .fold(router, |router, asset| router.route(asset.path, get(|| async { serve(asset) })));
+            own.fallback(|uri: Uri| async move { ApiError::unknown_path(uri.path()) })
+        }
+    };
     router
-        .fallback(|uri: Uri| async move { ApiError::unknown_path(uri.path()) })
         .method_not_allowed_fallback(|method: Method| async move { ApiError::method(method.as_str()) })
         .layer(middleware::from_fn_with_state(Arc::clone(app), answer))
         .layer(DefaultBodyLimit::max(app.limits.max_body))
