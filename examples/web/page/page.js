@@ -2,7 +2,7 @@
 
 import { Chart } from './chart.js';
 import { Heat } from './heat.js';
-import { hundredths, megabytes, millions, plural, whole } from './words.js';
+import { hundredths, megabytes, millions, plural, speed, whole } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 const heat = new Heat($('heat'), $('token'), $('legend'));
@@ -105,7 +105,7 @@ const shown = {
   write(result) {
     window.sixpack.written = result;
     const rate = result.ids.length > 1 ? (result.ids.length - 1) / result.seconds : null;
-    $('write-figures').textContent = `${plural(result.ids.length, 'token')}${rate ? `, ${whole(rate)} a second` : ''}`;
+    $('write-figures').textContent = `${plural(result.ids.length, 'token')}${rate ? `, ${speed(rate)}` : ''}`;
     status(result.stopped ? 'Stopped.' : 'Written.');
   },
   read(result) {
@@ -126,7 +126,7 @@ function runs({ verb, device, result }) {
 
 function count(seconds) {
   const tokens = heat.cells.reduce((sum, cell) => sum + cell.tokens, 0);
-  const rate = seconds ? `, ${whole(tokens / seconds)} a second` : '';
+  const rate = seconds ? `, ${speed(tokens / seconds)}` : '';
   $('read-figures').textContent = `${plural(tokens, 'token')}${rate}, ${hundredths(chart.now ?? 0)} bits per byte`;
 }
 

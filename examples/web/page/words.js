@@ -15,6 +15,8 @@ export function millions(n) {
   return n >= 1e6 ? `${tenths(n / 1e6)} million` : whole(n);
 }
 
+export const speed = (rate) => `${rate < 10 ? tenths(rate) : whole(rate)} a second`;
+
 // 3 bits are a chance of 1 in 8.
 export function chance(bits) {
   const one = 2 ** bits;
