@@ -13,7 +13,10 @@ use crate::Stage;
 use crate::browser::{Browser, Page};
 use crate::work::number;
 
-pub(crate) const CASES: &[(&str, fn(&Stage))] = &[
+/// A test and its name.
+type Case = (&'static str, fn(&Stage));
+
+pub(crate) const CASES: &[Case] = &[
     ("the_bundle_is_small", the_bundle_is_small),
     ("on_the_processor_tokens_and_bits_are_the_native_ones", on_the_processor),
     ("on_webgpu_tokens_and_bits_are_the_native_ones", on_webgpu),
