@@ -19,7 +19,9 @@ pub const TOKENS: usize = 8192;
 /// A weight that cannot be quantised, and fewer tokens than one sequence.
 pub fn sizes(model: &Model, tokens: &[u16], threads: usize) -> Result<Sizes> {
     let seq_len = model.config.train_seq_len;
-    let calibration = Calibration { tokens, seq_len, batches: (TOKENS / seq_len).max(1), sequences: 1 };
+    // Short sequences together, for efficient products.
+    let sequences = (1024 / seq_len).max(1);
+    let calibration = Calibration { tokens, seq_len, batches: (TOKENS / seq_len / sequences).max(1), sequences };
     let provenance = Provenance::default();
     let options = Options {
         scheme: Scheme::Reference,

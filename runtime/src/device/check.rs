@@ -1,5 +1,7 @@
 //! Whether a device computes what the plain interpreter does.
 
+use sixpack_formats::ModelConfig;
+
 use super::made_up;
 use crate::ops::{Batch, Remember};
 use crate::session::Session;
@@ -12,11 +14,14 @@ const TOLERANCE: f32 = 1e-3;
 const TOKENS: [u32; 21] = [3, 1, 41, 5, 9, 26, 53, 58, 9, 7, 9, 32, 38, 46, 2, 64, 33, 8, 0, 66, 27];
 
 /// Runs a small model on `ops`, as a whole and token by token; the largest difference of its logits from those of the
-/// plain interpreter. `bring` takes a parameter to the machine.
+/// plain interpreter. `bring` takes parameters to the machine.
 ///
 /// # Errors
 /// Those of the machine, and [`Error::SelfCheck`] where it differs by more than rounding.
-pub(super) async fn check<O>(ops: &mut O, bring: impl Fn(&mut O, &cpu::Weight) -> O::Weight) -> Result<f32>
+pub(super) async fn check<O>(
+    ops: &mut O,
+    bring: impl Fn(&mut O, &ModelConfig, &Weights<cpu::Weight>) -> Result<Weights<O::Weight>>,
+) -> Result<f32>
 where
     O: Remember,
     Error: From<O::Error>,
@@ -24,7 +29,7 @@ where
     let config = made_up::tiny();
     let plain = made_up::weights(&config);
     let expected = expected(&plain)?;
-    let weights = plain.map(|w| bring(ops, w));
+    let weights = bring(ops, &config, &plain)?;
     let batch = Batch { ids: &TOKENS, sequences: 1, context: TOKENS.len() };
     let h = forward(&config, &weights, ops, &batch, Pass::FULL)?;
     let logits = model::logits(&config, &weights, ops, &h)?;
@@ -74,13 +79,13 @@ mod tests {
 
     #[test]
     fn the_fast_interpreter_passes() {
-        let worst = now(check(&mut Fast::new(1).unwrap(), |_, w| w.clone())).unwrap();
+        let worst = now(check(&mut Fast::new(1).unwrap(), |_, _, w| Ok(w.clone()))).unwrap();
         assert!(worst > 0.0 && worst < 1e-4, "{worst}");
     }
 
     #[test]
     fn wrong_numbers_fail() {
-        let spoilt = |_: &mut Fast, w: &Weight| match w {
+        let spoilt = |w: &Weight| match w {
             Weight::Int8(w) => {
                 let mut codes = w.codes();
                 *codes.last_mut().unwrap() ^= 64;
@@ -89,15 +94,15 @@ mod tests {
             }
             dense => dense.clone(),
         };
-        let error = now(check(&mut Fast::new(1).unwrap(), spoilt)).unwrap_err();
+        let error = now(check(&mut Fast::new(1).unwrap(), |_, _, w| Ok(w.map(spoilt)))).unwrap_err();
         assert!(matches!(error, Error::SelfCheck { .. }), "{error}");
-        let not_numbers = |_: &mut Fast, w: &Weight| match w {
+        let not_numbers = |w: &Weight| match w {
             Weight::Int8(w) => {
                 let (codes, rows) = (w.codes(), w.scales().len());
                 Weight::Int8(Int8::new([rows, codes.len() / rows], &codes, vec![f32::NAN; rows], Vec::new()))
             }
             dense => dense.clone(),
         };
-        assert!(now(check(&mut Fast::new(1).unwrap(), not_numbers)).is_err());
+        assert!(now(check(&mut Fast::new(1).unwrap(), |_, _, w| Ok(w.map(not_numbers)))).is_err());
     }
 }

@@ -83,7 +83,7 @@ fn pick(adapters: &[wgpu::Adapter], wanted: Option<usize>) -> Result<usize> {
 /// An interpreter on a GPU that computes what the CPU does.
 pub(super) async fn ready(adapter: &wgpu::Adapter) -> Result<Wgpu> {
     let mut gpu = Wgpu::new(adapter).await?;
-    check::check(&mut gpu, |gpu, w| gpu.weight(w)).await?;
+    check::check(&mut gpu, |gpu, config, w| gpu.copy(config, w)).await?;
     Ok(gpu)
 }
 

@@ -59,14 +59,16 @@ async fn attempt(
 ) -> Adapter {
     let tried = async {
         let mut gpu = Wgpu::new(adapter).await?;
-        let worst = check::check(&mut gpu, |gpu, w| gpu.weight(w)).await?;
+        let worst = check::check(&mut gpu, |gpu, config, w| gpu.copy(config, w)).await?;
         Ok::<_, crate::Error>((gpu, worst))
     };
     let (check, speed) = match tried.await {
         Ok((mut gpu, worst)) => {
-            let weights = weights.map(|w| gpu.weight(w));
-            let speed = probe::speed(config, &weights, &mut gpu).await.map_err(|e| e.to_string());
-            (Ok(worst), Some(speed))
+            let speed = match gpu.copy(config, weights) {
+                Ok(weights) => probe::speed(config, &weights, &mut gpu).await,
+                Err(error) => Err(error),
+            };
+            (Ok(worst), Some(speed.map_err(|e| e.to_string())))
         }
         Err(error) => (Err(error.to_string()), None),
     };

@@ -33,7 +33,7 @@ mod weight;
 
 use std::sync::{Arc, Mutex};
 
-use sixpack_formats::Model;
+use sixpack_formats::{Model, ModelConfig, TensorSpec};
 
 pub use self::act::Act;
 pub use self::adapter::{Adapter, Facts, adapters};
@@ -128,13 +128,28 @@ impl Wgpu {
     /// # Errors
     /// Heads or rows of weights larger than the GPU has room for.
     pub fn load(&self, model: &Model) -> Result<Weights<Weight>> {
-        let dim = model.config.head_dim();
-        if dim > attention::WIDEST {
-            return Err(self
-                .machine
-                .cannot(format!("heads of {dim} channels, at most {} have room", attention::WIDEST)));
-        }
+        self.check_heads(&model.config)?;
         Loader::model(&self.machine, model)
+    }
+
+    /// The tensors of `config` that the CPU has.
+    ///
+    /// # Errors
+    /// As [`Wgpu::load`].
+    pub fn copy(&self, config: &ModelConfig, weights: &Weights<cpu::Weight>) -> Result<Weights<Weight>> {
+        self.check_heads(config)?;
+        let bytes = |spec: &TensorSpec| weight::size(&weights[spec.id]);
+        Loader::all(&self.machine, config, bytes, |spec| weights[spec.id].clone())
+    }
+
+    fn check_heads(&self, config: &ModelConfig) -> Result<()> {
+        match config.head_dim() {
+            dim if dim > attention::WIDEST => {
+                let most = attention::WIDEST;
+                Err(self.machine.cannot(format!("heads of {dim} channels, at most {most} have room")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends what was recorded and waits until it is done.
@@ -151,7 +166,7 @@ impl Wgpu {
         self.machine.device.destroy();
     }
 
-    /// One parameter.
+    /// One parameter, for tests of operations: those of a model belong together, see [`Wgpu::load`].
     pub fn weight(&mut self, weight: &cpu::Weight) -> Weight {
         self.loader.weight(weight)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sixpack_formats::{Model, OptimizerGroup, TensorData, TensorId};
+use sixpack_formats::{Model, ModelConfig, OptimizerGroup, TensorData, TensorId, TensorSpec};
 
 use super::machine::Machine;
 use super::queue::Slice;
@@ -81,21 +81,32 @@ impl Loader {
         Self { machine, open: None, chunk }
     }
 
-    /// All tensors of a model. The small ones come first, so that those used together are in one chunk.
+    /// All tensors of a model.
     pub(super) fn model(machine: &Arc<Machine>, model: &Model) -> Result<Weights<Weight>> {
-        let specs = model.config.tensors();
+        let bytes = |spec: &TensorSpec| bytes_of(&model.tensors[&spec.id], spec.shape.last());
+        Self::all(machine, &model.config, bytes, |spec| cpu::Weight::load(spec, &model.tensors[&spec.id]))
+    }
+
+    /// All tensors of `config`, which take so many bytes. The small ones come first, so that those used together are in
+    /// one chunk, and all are where they fit.
+    pub(super) fn all(
+        machine: &Arc<Machine>,
+        config: &ModelConfig,
+        bytes: impl Fn(&TensorSpec) -> u64,
+        weight: impl Fn(&TensorSpec) -> cpu::Weight,
+    ) -> Result<Weights<Weight>> {
+        let specs = config.tensors();
         let (small, large): (Vec<_>, Vec<_>) = specs.iter().partition(|spec| spec.group == OptimizerGroup::Scalar);
         let ordered: Vec<_> = small.into_iter().chain(large).collect();
-        let as_weight = |spec: &&sixpack_formats::TensorSpec| cpu::Weight::load(spec, &model.tensors[&spec.id]);
-        let bytes: u64 = ordered.iter().map(|spec| bytes_of(&model.tensors[&spec.id], spec.shape.last())).sum();
+        let bytes: u64 = ordered.iter().map(|spec| bytes(spec)).sum();
         let widest = ordered.iter().filter_map(|spec| spec.shape.last()).max().copied().unwrap_or(1);
         if 32 * widest as u64 > machine.limit {
             return Err(machine.cannot(format!("rows of {widest} weights, a binding has {} bytes", machine.limit)));
         }
         let mut loader = Self::new(Arc::clone(machine), bytes);
         let mut weights: BTreeMap<TensorId, Weight> =
-            ordered.iter().map(|spec| (spec.id, loader.weight(&as_weight(spec)))).collect();
-        Ok(Weights::load(model, |spec, _| weights.remove(&spec.id).expect("each tensor was loaded")))
+            ordered.iter().map(|spec| (spec.id, loader.weight(&weight(spec)))).collect();
+        Weights::build(config, |spec| Ok(weights.remove(&spec.id).expect("each tensor was loaded")))
     }
 
     /// One parameter.
@@ -143,6 +154,15 @@ impl Loader {
         self.chunk = self.chunk.saturating_sub(bytes);
         Part { chunk: Slice::whole(chunk), first, rows, matrix }
     }
+}
+
+/// Bytes a parameter of the CPU's will take.
+pub(super) fn size(weight: &cpu::Weight) -> u64 {
+    let values = match weight {
+        cpu::Weight::Dense(_) => Values::F32(&[]),
+        cpu::Weight::Int8(w) => Values::Int8 { codes: &[], scales: &[], columns: w.columns() },
+    };
+    Rows { cols: weight.cols(), values }.bytes(weight.rows())
 }
 
 /// Bytes a tensor will take, as [`Rows::bytes`] has it.

@@ -31,7 +31,7 @@ pub(super) fn checkpoints(args: &args::Sweep) -> Result<Option<Vec<PathBuf>>> {
             tokenizer: data::tokenizer_for(&args.data, None)?,
             out: &out,
             resume: out.join(checkpoint::RESUME).exists(),
-            measure_size_every: None,
+            measure_size_every: Some(0),
             validate_every: 0,
             threads: args.place.machine.threads(),
             json: false,
