@@ -2,7 +2,7 @@
 
 use super::matmul::{View, multiply};
 use super::pool::Pool;
-use super::simd::{dot, dots, exp_sum, fma, max, wide};
+use super::simd::{dot, exp_sum, fma, max, wide};
 use crate::cpu::Mat;
 use crate::ops::Heads;
 
@@ -16,11 +16,6 @@ const BLOCK: usize = 64;
 pub(super) fn attention(pool: &Pool, heads: Heads, q: &Mat, keys: &[f32], values: &[f32]) -> Mat {
     let width = heads.kv * heads.dim;
     let tokens = keys.len() / width / q.sequences;
-    if q.rows() == 1 {
-        let mut y = Mat { data: vec![0.0; q.data.len()], ..*q };
-        one_query(pool, heads, &q.data, keys, values, &mut y.data);
-        return y;
-    }
     let block = (SCORES / tokens).clamp(8, BLOCK);
     let mut y = Mat { data: vec![0.0; q.data.len()], ..*q };
     let blocks = y.data.chunks_mut(q.len * q.cols).enumerate().flat_map(|(sequence, y)| {
@@ -32,7 +27,9 @@ pub(super) fn attention(pool: &Pool, heads: Heads, q: &Mat, keys: &[f32], values
         let queries = &q.data[(sequence * q.len + first) * q.cols..][..rows * q.cols];
         let of_sequence = sequence * tokens * width..(sequence + 1) * tokens * width;
         let seen = tokens - q.len + first + rows;
-        Block { heads, queries, rows, seen }.run(&keys[of_sequence.clone()], &values[of_sequence], y);
+        let block = Block { heads, queries, rows, seen };
+        let (keys, values) = (&keys[of_sequence.clone()], &values[of_sequence]);
+        if rows == 1 { block.one_query(keys, values, y) } else { block.run(keys, values, y) }
     });
     y
 }
@@ -75,77 +72,30 @@ impl Block<'_> {
             }
         }
     }
-}
 
-/// A step of a session: keys and values are read once, in the order of memory; packing them for a matrix product would
-/// take longer.
-fn one_query(pool: &Pool, heads: Heads, queries: &[f32], keys: &[f32], values: &[f32], y: &mut [f32]) {
-    let group = heads.query / heads.kv;
-    let tile = pool.share(heads.kv, 2 * group * keys.len() / heads.kv);
-    pool.rows(y, group * heads.dim, tile, |first, y| {
-        let queries = &queries[first * group * heads.dim..][..y.len()];
-        let step = Step { group, dim: heads.dim, width: heads.kv * heads.dim, first: first * heads.dim };
-        let mut scores = vec![0.0; y.len() / heads.dim * (keys.len() / step.width)];
+    /// A step of a session: keys and values are read once, packing them for a matrix product would take longer.
+    fn one_query(&self, keys: &[f32], values: &[f32], y: &mut [f32]) {
+        let Self { heads, queries, seen, .. } = *self;
+        let (width, dim) = (heads.kv * heads.dim, heads.dim);
+        let scale = 1.0 / (dim as f32).sqrt();
+        let mut scores = vec![0.0; seen];
         wide(
             #[inline(always)]
-            || step.run(queries, keys, values, &mut scores, y),
+            || {
+                for (h, y) in y.chunks_exact_mut(dim).enumerate() {
+                    let q = &queries[h * dim..][..dim];
+                    let kv = h / (heads.query / heads.kv) * dim;
+                    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(width)) {
+                        *score = dot(q, &key[kv..][..dim]);
+                    }
+                    let largest = max(&scores);
+                    let inverse = 1.0 / exp_sum(&mut scores, largest, scale);
+                    for (&weight, value) in scores.iter().zip(values.chunks_exact(width)) {
+                        y.iter_mut().zip(&value[kv..][..dim]).for_each(|(y, &v)| *y = fma(weight, v, *y));
+                    }
+                    y.iter_mut().for_each(|y| *y *= inverse);
+                }
+            },
         );
-    });
-}
-
-/// Some heads of a step: key/value heads begin at `first` of rows `width` wide, each with `group` query heads.
-struct Step {
-    group: usize,
-    dim: usize,
-    width: usize,
-    first: usize,
-}
-
-/// Positions at a time: a sum alone would wait for its own last addition.
-const AT_ONCE: usize = 4;
-
-impl Step {
-    #[inline(always)]
-    fn run(&self, queries: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], y: &mut [f32]) {
-        let tokens = keys.len() / self.width;
-        let rows = AT_ONCE * self.width;
-        for (i, keys) in keys.chunks(rows).enumerate() {
-            for (h, (q, scores)) in queries.chunks_exact(self.dim).zip(scores.chunks_exact_mut(tokens)).enumerate() {
-                let scores = &mut scores[i * AT_ONCE..];
-                if keys.len() == rows {
-                    scores[..AT_ONCE].copy_from_slice(&dots(q, [0, 1, 2, 3].map(|row| self.row(keys, row, h))));
-                } else {
-                    scores.iter_mut().enumerate().for_each(|(row, score)| *score = dot(q, self.row(keys, row, h)));
-                }
-            }
-        }
-        let scale = 1.0 / (self.dim as f32).sqrt();
-        for scores in scores.chunks_exact_mut(tokens) {
-            let largest = max(scores);
-            let inverse = 1.0 / exp_sum(scores, largest, scale);
-            scores.iter_mut().for_each(|score| *score *= inverse);
-        }
-        y.fill(0.0);
-        for (i, values) in values.chunks(rows).enumerate() {
-            for (h, (y, scores)) in y.chunks_exact_mut(self.dim).zip(scores.chunks_exact(tokens)).enumerate() {
-                let weights = &scores[i * AT_ONCE..];
-                if values.len() == rows {
-                    let v = [0, 1, 2, 3].map(|row| &self.row(values, row, h)[..y.len()]);
-                    for (j, y) in y.iter_mut().enumerate() {
-                        *y = (0..AT_ONCE).fold(*y, |sum, row| fma(weights[row], v[row][j], sum));
-                    }
-                } else {
-                    for (row, &weight) in weights.iter().enumerate() {
-                        y.iter_mut().zip(self.row(values, row, h)).for_each(|(y, &v)| *y = fma(weight, v, *y));
-                    }
-                }
-            }
-        }
-    }
-
-    /// What query head `h` of these sees in a row.
-    #[inline(always)]
-    fn row<'a>(&self, rows: &'a [f32], row: usize, h: usize) -> &'a [f32] {
-        &rows[row * self.width + self.first + h / self.group * self.dim..][..self.dim]
     }
 }
