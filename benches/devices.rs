@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench devices [-- record]`. The model has random int8 weights and the shape of the reference model of
 //! the other benches, or with `record` that of the record (34 M parameters). The answer is checked against the plain
-//! interpreter before anything is timed. The CPU has one thread. Bytes are those of the weights a token reads.
+//! interpreter before anything is timed. The peak of arithmetic of several threads is that of one times their number. Bytes are those of the weights a token reads.
 
 mod machine;
 
@@ -31,10 +31,13 @@ fn main() {
     let weights = matmul_parameters(&model.config, true) as f64;
     println!("{weights} bytes of matrices a token");
     let expected = losses(&model.config, &Reference::new().load(&model), &mut Reference::new());
-    let mut cpu = Fast::new(1).expect("a thread");
-    let loaded = cpu.load(&model);
-    let peaks = (gemm_peak(SECONDS), read_peak(SECONDS, 1));
-    measure("cpu, 1 thread", &model.config, &loaded, &mut cpu, &expected, peaks);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for threads in [1, cores].into_iter().take(cores.min(2)) {
+        let mut cpu = Fast::new(threads).expect("threads");
+        let loaded = cpu.load(&model);
+        let peaks = (threads as f64 * gemm_peak(SECONDS), read_peak(SECONDS, threads));
+        measure(&format!("cpu, {threads} threads"), &model.config, &loaded, &mut cpu, &expected, peaks);
+    }
     for (index, adapter) in now(adapters()).iter().enumerate() {
         let facts = adapter.facts();
         let mut gpu = now(Wgpu::new(adapter)).expect("a device");
@@ -68,7 +71,7 @@ fn measure<O: Remember<Error = Error>>(
     println!("  writes {written:8.0} tokens/s, {bytes:8.2} GB/s, {:3.0}% of the peak", 100.0 * bytes / gigabytes);
 }
 
-/// Tokens a second of a prompt, and of what is written after it: the best run of a second.
+/// Tokens a second of a prompt, and of what is written after it: the best prompt and the best token of a second.
 fn session<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O::Weight>, ops: &mut O) -> (f64, f64) {
     let ids = tokens(config, PROMPT);
     let mut sampler = Sampler::new(Sampling::default()).expect("sane options");
@@ -79,14 +82,14 @@ fn session<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O
         now(session.prefill(&ids)).expect("room");
         let mut token = now(session.sample(&mut sampler)).expect("logits");
         read = read.min(t.elapsed().as_secs_f64());
-        let t = Instant::now();
         for _ in 0..WRITTEN {
+            let t = Instant::now();
             session.step(token).expect("room");
             token = now(session.sample(&mut sampler)).expect("logits");
+            written = written.min(t.elapsed().as_secs_f64());
         }
-        written = written.min(t.elapsed().as_secs_f64());
     }
-    (PROMPT as f64 / read, WRITTEN as f64 / written)
+    (PROMPT as f64 / read, 1.0 / written)
 }
 
 /// What each of a few tokens costs.

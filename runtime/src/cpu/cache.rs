@@ -2,17 +2,17 @@
 
 use super::Mat;
 
-/// For each virtual layer the keys and values of one growing sequence.
+/// Keys and values `S` of one growing sequence for each virtual layer.
 ///
 /// Off until a session begins. While it is on, [`Cache::past`] is the position of the first row of the running pass.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cache {
+pub(super) struct Cache<S> {
     on: bool,
     past: usize,
-    passes: Vec<[Vec<f32>; 2]>,
+    passes: Vec<S>,
 }
 
-impl Cache {
+impl<S: Default> Cache<S> {
     /// Switches the cache on, empty.
     pub(super) fn begin(&mut self) {
         *self = Self { on: true, ..Self::default() };
@@ -33,23 +33,31 @@ impl Cache {
         self.past += len;
     }
 
-    /// Remembers `k` and `v` of virtual layer `pass` and returns all keys and values of the sequence so far; without
-    /// a session just the given ones.
+    /// What virtual layer `pass` remembers of the sequence of `k`; nothing without a session. A pass that failed half way
+    /// may have left rows behind [`Cache::past`].
     ///
     /// # Panics
     /// If a session's pass has several sequences.
-    pub(super) fn extend<'a>(&'a mut self, pass: usize, k: &'a Mat, v: &'a Mat) -> [&'a [f32]; 2] {
+    pub(super) fn of(&mut self, pass: usize, k: &Mat) -> Option<&mut S> {
         if !self.on {
-            return [&k.data, &v.data];
+            return None;
         }
         assert_eq!(k.sequences, 1, "a session is one sequence");
         if self.passes.len() <= pass {
             self.passes.resize_with(pass + 1, Default::default);
         }
-        let entry = &mut self.passes[pass];
+        Some(&mut self.passes[pass])
+    }
+}
+
+impl Cache<[Vec<f32>; 2]> {
+    /// Remembers `k` and `v` of virtual layer `pass` and returns all keys and values of the sequence so far; without
+    /// a session just the given ones.
+    pub(super) fn extend<'a>(&'a mut self, pass: usize, k: &'a Mat, v: &'a Mat) -> [&'a [f32]; 2] {
+        let past = self.past;
+        let Some(entry) = self.of(pass, k) else { return [&k.data, &v.data] };
         for (all, new) in entry.iter_mut().zip([k, v]) {
-            // A pass that failed half way may have left rows behind.
-            all.truncate(self.past * new.cols);
+            all.truncate(past * new.cols);
             all.extend_from_slice(&new.data);
         }
         let [keys, values] = entry;

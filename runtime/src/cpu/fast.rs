@@ -19,6 +19,7 @@ mod nll;
 mod pointwise;
 mod pool;
 mod product;
+mod remembered;
 mod rms_norm;
 mod simd;
 mod team;
@@ -32,6 +33,7 @@ pub use weight::{Int8, Weight};
 use self::dot::Kernel;
 use self::head_norm_rope::Angles;
 use self::pool::Pool;
+use self::remembered::{Remembered, Seen};
 use self::weight::Panel;
 use super::Mat;
 use super::cache::Cache;
@@ -43,7 +45,7 @@ use crate::{Result, Weights};
 pub struct Fast {
     pool: Pool,
     kernel: Kernel,
-    cache: Cache,
+    cache: Cache<Remembered>,
     angles: Angles,
     panels: [Panel; 2],
 }
@@ -97,8 +99,9 @@ impl Ops for Fast {
     }
 
     fn attention(&mut self, pass: usize, heads: Heads, q: &Mat, k: &Mat, v: &Mat) -> Result<Mat> {
-        let [keys, values] = self.cache.extend(pass, k, v);
-        Ok(attention::attention(&self.pool, heads, q, keys, values))
+        let past = self.cache.past();
+        let remembered = self.cache.of(pass, k).map(|all| &*all.extend(past, heads, k, v));
+        Ok(attention::attention(&self.pool, heads, q, &Seen::new(remembered, heads, k, v)))
     }
 
     fn exclude_self(&mut self, heads: Heads, y: &Mat, v: &Mat) -> Result<Mat> {

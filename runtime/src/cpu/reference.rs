@@ -28,7 +28,7 @@ use crate::{Result, Weights};
 /// The plain interpreter.
 #[derive(Clone, Debug, Default)]
 pub struct Reference {
-    cache: Cache,
+    cache: Cache<[Vec<f32>; 2]>,
 }
 
 impl Reference {

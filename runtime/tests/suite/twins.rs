@@ -189,25 +189,32 @@ pub(crate) fn steps<O: ReadBack<Error = Error>>(mut b: Backend<O>) {
     }
 }
 
-/// With a cache: whole passes, single tokens, and the last positions only.
+/// With a cache: whole passes, single tokens, and the last positions only; long enough for threads to share the heads.
 pub(crate) fn remembered<O: Remember<Error = Error>>(mut b: Backend<O>) {
-    let (heads, lens) = (Heads { query: 4, kv: 2, dim: 8 }, [5, 1, 1, 40, 1]);
     let mut random = Random(3);
-    let mut plain = Reference::new();
-    plain.begin();
-    b.ops.begin();
-    for len in lens {
-        for pass in [0, 1] {
-            let q = random.mat(1, len, 32, 0).tail(len.div_ceil(2));
-            let [k, v] = [(); 2].map(|()| random.mat(1, len, 16, 0));
-            let expected = sixpack_runtime::Ops::attention(&mut plain, pass, heads, &q, &k, &v);
-            let found = b.ops.attention(pass, heads, &(b.act)(&q), &(b.act)(&k), &(b.act)(&v));
-            b.check("attention in a session", found, expected);
+    for (query, kv, dim, lens) in [
+        (4, 2, 8, [5, 1, 1, 40, 1]),
+        (3, 1, 83, [4, 1, 3, 1, 1]),
+        (8, 4, 64, [1, 7, 600, 1, 1]),
+        (1, 1, 128, [2, 1, 1, 1, 1]),
+    ] {
+        let heads = Heads { query, kv, dim };
+        let mut plain = Reference::new();
+        plain.begin();
+        b.ops.begin();
+        for len in lens {
+            for pass in [0, 1] {
+                let q = random.mat(1, len, query * dim, 0).tail(len.div_ceil(2));
+                let [k, v] = [(); 2].map(|()| random.mat(1, len, kv * dim, 0));
+                let expected = sixpack_runtime::Ops::attention(&mut plain, pass, heads, &q, &k, &v);
+                let found = b.ops.attention(pass, heads, &(b.act)(&q), &(b.act)(&k), &(b.act)(&v));
+                b.check("attention in a session", found, expected);
+            }
+            plain.advance(len);
+            b.ops.advance(len);
         }
-        plain.advance(len);
-        b.ops.advance(len);
+        b.ops.end();
     }
-    b.ops.end();
 }
 
 /// The values as int8 codes, of 1/64 in even rows and -1/64 in odd ones, and half of that in every third column.

@@ -10,7 +10,7 @@ pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Partial sums of a reduction: a vector of the widest set.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// `a · b + c`, in one rounding where the machine does that in one instruction.
 #[inline(always)]
