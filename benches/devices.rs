@@ -22,6 +22,9 @@ const SECONDS: f64 = 1.0;
 /// Tokens that are read at once.
 const PROMPT: usize = 256;
 
+/// Tokens of a short prompt.
+const SHORT: usize = 2;
+
 /// Tokens that are written after them.
 const WRITTEN: usize = 32;
 
@@ -61,23 +64,30 @@ fn measure<O: Remember<Error = Error>>(
     let worst = expected.iter().zip(&found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-3, "{name} is off by {worst} nats");
     println!("{name}: off by {worst:.0e} nats at most; peaks {gflops:.1} GFLOP/s, {gigabytes:.1} GB/s");
-    let (read, written) = session(config, weights, ops);
+    let (read, written) = session(config, weights, ops, PROMPT);
     let flops = Count::forward(config, 1, PROMPT, Pass::FULL).total().flops as f64 / PROMPT as f64;
-    let (arithmetic, bytes) = (read * flops / 1e9, written * matmul_parameters(config, true) as f64 / 1e9);
-    println!(
-        "  reads  {read:8.0} tokens/s, {arithmetic:8.2} GFLOP/s, {:3.0}% of the peak",
-        100.0 * arithmetic / gflops
-    );
-    println!("  writes {written:8.0} tokens/s, {bytes:8.2} GB/s, {:3.0}% of the peak", 100.0 * bytes / gigabytes);
+    let arithmetic = read * flops / 1e9;
+    let share = 100.0 * arithmetic / gflops;
+    println!("  reads {PROMPT} tokens: {read:8.0} tokens/s, {arithmetic:8.2} GFLOP/s, {share:3.0}% of the peak");
+    for (after, written) in [(SHORT, session(config, weights, ops, SHORT).1), (PROMPT, written)] {
+        let bytes = written * matmul_parameters(config, true) as f64 / 1e9;
+        let share = 100.0 * bytes / gigabytes;
+        println!("  writes after {after:3}:   {written:8.0} tokens/s, {bytes:8.2} GB/s,    {share:3.0}% of the peak");
+    }
 }
 
 /// Tokens a second of a prompt, and of what is written after it: the best prompt and the best token of a second.
-fn session<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O::Weight>, ops: &mut O) -> (f64, f64) {
-    let ids = tokens(config, PROMPT);
+fn session<O: Remember<Error = Error>>(
+    config: &ModelConfig,
+    weights: &Weights<O::Weight>,
+    ops: &mut O,
+    prompt: usize,
+) -> (f64, f64) {
+    let ids = tokens(config, prompt);
     let mut sampler = Sampler::new(Sampling::default()).expect("sane options");
     let (start, mut read, mut written) = (Instant::now(), f64::MAX, f64::MAX);
     while read == f64::MAX || start.elapsed().as_secs_f64() < SECONDS {
-        let mut session = Session::new(config, weights, ops, PROMPT + WRITTEN + 1);
+        let mut session = Session::new(config, weights, ops, prompt + WRITTEN + 1);
         let t = Instant::now();
         now(session.prefill(&ids)).expect("room");
         let mut token = now(session.sample(&mut sampler)).expect("logits");
@@ -89,7 +99,7 @@ fn session<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O
             written = written.min(t.elapsed().as_secs_f64());
         }
     }
-    (PROMPT as f64 / read, 1.0 / written)
+    (prompt as f64 / read, 1.0 / written)
 }
 
 /// What each of a few tokens costs.

@@ -58,17 +58,15 @@ impl Sampler {
     /// # Errors
     /// No logits, or one that is not a number.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        let likely = self.likely(logits)?;
-        let total: f64 = likely.iter().map(|(_, p)| p).sum();
-        let mut rest = self.rng.random::<f64>() * total;
-        for &(id, p) in &likely {
-            rest -= p;
-            if rest < 0.0 {
-                return Ok(id);
-            }
-        }
+        let mut likely = self.likely(logits)?;
+        let mut rest = self.rng.random::<f64>() * likely.total();
+        let (mut rank, mut last) = (0, 0);
         // Rounding may leave a little beyond the last.
-        Ok(likely[likely.len() - 1].0)
+        while let Some((id, p)) = likely.get(rank).filter(|_| rest >= 0.0) {
+            rest -= p;
+            (rank, last) = (rank + 1, id);
+        }
+        Ok(last)
     }
 
     /// For a machine that chooses by itself: how, and the random number of the next token, from 0 to 1.
@@ -76,8 +74,8 @@ impl Sampler {
         (self.sampling, self.rng.random())
     }
 
-    /// The tokens that can be chosen and their probabilities relative to the likeliest, from the likeliest on.
-    fn likely(&self, logits: &[f32]) -> Result<Vec<(u32, f64)>> {
+    /// The tokens that can be chosen and their probabilities relative to the likeliest.
+    fn likely(&self, logits: &[f32]) -> Result<Ranked> {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         if let Some(index) = logits.iter().position(|x| x.is_nan()) {
             return Err(Error::Logits { found: format!("NaN for token {index}") });
@@ -88,31 +86,80 @@ impl Sampler {
         }
         if temperature == 0.0 {
             let first = logits.iter().position(|&x| x == max).unwrap_or_default();
-            return Ok(vec![(first as u32, 1.0)]);
+            return Ok(Ranked::new(vec![(first as u32, 1.0)]));
         }
         let relative = |x: f32| (f64::from(x - max) / f64::from(temperature)).exp();
-        let mut likely: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|&x| relative(x))).collect();
-        likely.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let mut likely = Ranked::new((0..).zip(logits.iter().map(|&x| relative(x))).collect());
         if top_k > 0 {
             likely.truncate(top_k);
         }
         if top_p < 1.0 {
-            truncate_to_mass(&mut likely, f64::from(top_p));
+            likely.truncate_to_mass(f64::from(top_p));
         }
-        likely.retain(|(_, p)| *p >= f64::from(min_p));
+        likely.keep_from(f64::from(min_p));
         Ok(likely)
     }
 }
 
-/// Keeps the first until their probabilities sum to `share` of all, and one at least.
-fn truncate_to_mass(likely: &mut Vec<(u32, f64)>, share: f64) {
-    let enough = share * likely.iter().map(|(_, p)| p).sum::<f64>();
-    let mut sum = 0.0;
-    let last = likely.iter().position(|(_, p)| {
-        sum += p;
-        sum >= enough
-    });
-    likely.truncate(last.map_or(likely.len(), |last| last + 1));
+/// Tokens and probabilities, from the likeliest on; of equals the first. Sorted as far as somebody looked: a choice is
+/// mostly among the first few, and sorting a vocabulary takes a twentieth of a step of a small model.
+struct Ranked {
+    tokens: Vec<(u32, f64)>,
+    sorted: usize,
+}
+
+impl Ranked {
+    fn new(tokens: Vec<(u32, f64)>) -> Self {
+        Self { tokens, sorted: 0 }
+    }
+
+    fn total(&self) -> f64 {
+        self.tokens.iter().map(|(_, p)| p).sum()
+    }
+
+    /// The token of a rank, counted from 0.
+    fn get(&mut self, rank: usize) -> Option<(u32, f64)> {
+        while rank >= self.sorted && self.sorted < self.tokens.len() {
+            self.sort_more();
+        }
+        self.tokens.get(rank).copied()
+    }
+
+    /// As many again as are sorted.
+    fn sort_more(&mut self) {
+        let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        let rest = &mut self.tokens[self.sorted..];
+        let more = self.sorted.max(32).min(rest.len());
+        if more < rest.len() {
+            rest.select_nth_unstable_by(more, order);
+        }
+        rest[..more].sort_unstable_by(order);
+        self.sorted += more;
+    }
+
+    /// Keeps the first `n`.
+    fn truncate(&mut self, n: usize) {
+        self.get(n);
+        self.tokens.truncate(n);
+        self.sorted = self.sorted.min(n);
+    }
+
+    /// Keeps the first until their probabilities sum to `share` of all, and one at least.
+    fn truncate_to_mass(&mut self, share: f64) {
+        let enough = share * self.total();
+        let (mut sum, mut n) = (0.0, 0);
+        while let Some((_, p)) = self.get(n).filter(|_| n == 0 || sum < enough) {
+            sum += p;
+            n += 1;
+        }
+        self.truncate(n);
+    }
+
+    /// Keeps probabilities of at least `p`.
+    fn keep_from(&mut self, p: f64) {
+        self.sorted = self.tokens[..self.sorted].partition_point(|token| token.1 >= p);
+        self.tokens.retain(|token| token.1 >= p);
+    }
 }
 
 #[cfg(test)]
@@ -122,8 +169,8 @@ mod tests {
     const LOGITS: [f32; 4] = [1.0, 3.0, 2.0, f32::NEG_INFINITY];
 
     fn ids(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
-        let likely = Sampler::new(sampling).unwrap().likely(logits).unwrap();
-        likely.into_iter().map(|(id, _)| id).collect()
+        let mut likely = Sampler::new(sampling).unwrap().likely(logits).unwrap();
+        (0..).map_while(|rank| likely.get(rank)).map(|(id, _)| id).collect()
     }
 
     #[test]
@@ -159,6 +206,28 @@ mod tests {
         // Of the two likeliest alone, the first has 0.731.
         assert_eq!(ids(Sampling { top_k: 2, top_p: 0.7, ..all }, &LOGITS), [1]);
         assert_eq!(ids(Sampling { temperature: 2.0, min_p: 0.3, ..all }, &LOGITS), [1, 2, 0]);
+    }
+
+    #[test]
+    fn sorted_as_far_as_needed_is_sorted() {
+        // Every probability several times.
+        let logits: Vec<f32> = (0..1061).map(|i| (i * 37 % 211) as f32 / 50.0).collect();
+        let mut sorted: Vec<u32> = (0..1061).collect();
+        sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        let all = Sampling::default();
+        assert_eq!(ids(Sampling { temperature: 1.0, ..all }, &logits), sorted);
+        for top_k in [1, 31, 32, 33, 64, 65, 1000, 1061, 2000] {
+            assert_eq!(ids(Sampling { top_k, ..all }, &logits), sorted[..top_k.min(1061)], "{top_k}");
+        }
+        for min_p in [0.01f32, 0.5, 0.99] {
+            let likely = |&id: &u32| (f64::from(logits[id as usize] - 4.2)).exp() >= f64::from(min_p);
+            let expected: Vec<u32> = sorted.iter().copied().filter(likely).collect();
+            assert_eq!(ids(Sampling { min_p, temperature: 1.0, ..all }, &logits), expected, "{min_p}");
+            assert_eq!(
+                ids(Sampling { min_p, temperature: 1.0, top_k: 40, ..all }, &logits),
+                expected[..expected.len().min(40)]
+            );
+        }
     }
 
     #[test]

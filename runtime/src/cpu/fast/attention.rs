@@ -22,7 +22,8 @@ pub(super) fn attention(pool: &Pool, heads: Heads, q: &Mat, seen: &Seen<'_>) -> 
     let block = (SCORES / tokens).clamp(8, BLOCK);
     let mut y = Mat { data: vec![0.0; q.data.len()], ..*q };
     let blocks = y.data.chunks_mut(q.len * q.cols).enumerate().flat_map(|(sequence, y)| {
-        let blocks = y.chunks_mut(block * q.cols).enumerate();
+        // The last see most: first, so that no thread is left with one at the end.
+        let blocks = y.chunks_mut(block * q.cols).enumerate().rev();
         blocks.map(move |(i, y)| (sequence, i * block, y))
     });
     pool.each(blocks, |(sequence, first, y)| {
@@ -105,7 +106,8 @@ fn one_head(q: &[f32], keys: &[f32], values: &[f32], width: usize, scores: &mut 
     let key = |i: usize| &keys[i * width..][..q.len()];
     let (fours, rest) = scores.as_chunks_mut::<AT_ONCE>();
     for (i, scores) in fours.iter_mut().enumerate() {
-        *scores = dots(q, std::array::from_fn(|j| key(AT_ONCE * i + j)));
+        let i = AT_ONCE * i;
+        *scores = dots(q, [key(i), key(i + 1), key(i + 2), key(i + 3)]);
     }
     for (i, score) in rest.iter_mut().enumerate() {
         [*score] = dots(q, [key(AT_ONCE * fours.len() + i)]);
@@ -115,7 +117,8 @@ fn one_head(q: &[f32], keys: &[f32], values: &[f32], width: usize, scores: &mut 
     // Sums that fit in registers: two of them would wait for each other's additions.
     let (parts, rest) = y.as_chunks_mut::<{ 4 * LANES }>();
     for (i, y) in parts.iter_mut().enumerate() {
-        *y = weighted(scores, &values[i * 4 * LANES..], width).map(|y| y * inverse);
+        *y = weighted(scores, &values[i * 4 * LANES..], width);
+        y.iter_mut().for_each(|y| *y *= inverse);
     }
     for (i, y) in rest.iter_mut().enumerate() {
         *y = weighted::<1>(scores, &values[parts.len() * 4 * LANES + i..], width)[0] * inverse;

@@ -16,15 +16,20 @@ pub(super) fn gated_skip(
 ) -> Mat {
     assert_eq!(x.shape(), skip.shape(), "gated_skip");
     let read = |w: &Weight| w.to_f32()[row * x.cols..(row + 1) * x.cols].to_vec();
-    let weights = read(weights);
-    // Both are x · f + skip · w: the gate is a part of the factors.
-    let (f, w): (Vec<f32>, Vec<f32>) = match gates {
-        Some(gates) => {
-            let gates = read(gates).into_iter().map(|g| 1.0 / (1.0 + exp(-g)));
-            gates.zip(&weights).map(|(g, w)| (g, w * (1.0 - g))).unzip()
-        }
-        None => (vec![1.0; x.cols], weights),
-    };
+    let (mut f, mut w) = (vec![1.0; x.cols], read(weights));
+    if let Some(gates) = gates {
+        f = read(gates);
+        wide(
+            #[inline(always)]
+            || {
+                // Both are x · f + skip · w: the gate is a part of the factors.
+                for (f, w) in f.iter_mut().zip(&mut w) {
+                    *f = 1.0 / (1.0 + exp(-*f));
+                    *w *= 1.0 - *f;
+                }
+            },
+        );
+    }
     let mut y = x.clone();
     pool.rows(&mut y.data, x.cols, pool.share(x.rows(), x.cols), |first, y| {
         wide(

@@ -12,6 +12,9 @@ const FEW: usize = 16;
 /// Rows that are multiplied with 16 outputs before the next 16 are read: their digits stay in the second-level cache.
 const TILE: usize = 64;
 
+/// What a code costs in elementary operations when it is read once for few rows: it is waited for.
+const READ: usize = 4;
+
 /// `x Wᵀ`, columns' factors being in `x`: row-major `[rows, out]`.
 pub(super) fn product<I: Isa>(isa: I, pool: &Pool, w: &Int8, x: &Fixed<I::Digit>) -> Vec<f32> {
     let (rows, outputs) = (x.rows(), w.rows);
@@ -21,7 +24,7 @@ pub(super) fn product<I: Isa>(isa: I, pool: &Pool, w: &Int8, x: &Fixed<I::Digit>
         pool.rows(&mut y, outputs, tile, |first, y| part(isa, w, 0..outputs, x, first, y));
         return y;
     }
-    let tile = pool.share(outputs, rows * w.cols).next_multiple_of(OUTPUTS);
+    let tile = pool.share(outputs, rows.max(READ) * w.cols).next_multiple_of(OUTPUTS);
     pool.rows(&mut y, rows, tile, |first, y| part(isa, w, first..first + y.len() / rows, x, 0, y));
     if rows == 1 || tile >= outputs {
         return y;
