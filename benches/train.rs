@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use machine::{gemm_peak, shape};
 use sixpack_formats::ModelConfig;
 use sixpack_runtime::count::training_flops;
-use sixpack_train::optim::{self, AdamW, Groups, Muon, Now};
+use sixpack_train::optim::{self, AdamW, Groups, Matrix, Muon, Now};
 use sixpack_train::{CpuEngine, Optimizer, Params, Sequences, params};
 
 const SEQUENCES: usize = 24;
@@ -40,12 +40,12 @@ fn main() {
         engine.gradients(&weights, &batch, true).expect("checked above");
     });
     report("gradients", gradient_time);
-    let mut optimizer = Optimizer::new(&config, groups());
+    let mut optimizer = Optimizer::new(&config, groups()).expect("steps its coefficients are for");
     let mut ema = weights.clone();
     let step_time = best(3, || {
         let mut gradients = engine.gradients(&weights, &batch, true).expect("checked above");
         optim::clip(&mut gradients.of, 0.3);
-        engine.pool().install(|| optimizer.step(&mut weights, &gradients.of, Now { lr_scale: 1e-3, momentum: 0.95 }));
+        engine.pool().install(|| optimizer.step(&mut weights, &gradients.of, Now { lr_scale: 1e-3, ..Now::default() }));
         optim::average(&mut ema, &weights, 0.997);
     });
     report(&format!("training step of {tokens} tokens"), step_time);
@@ -87,8 +87,7 @@ fn weights(config: &ModelConfig) -> Params {
 
 fn groups() -> Groups {
     let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
-    let matrix = Muon { lr: 0.02, weight_decay: 0.09, newton_schulz_steps: 5, row_equalisation: true };
-    Groups { matrix, token: adamw, scalar: adamw }
+    Groups { matrix: Matrix::Muon(Muon::default()), token: adamw, scalar: adamw }
 }
 
 /// The shortest of several runs.

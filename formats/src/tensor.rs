@@ -128,7 +128,7 @@ pub enum Init {
 /// Which optimizer updates a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OptimizerGroup {
-    /// MuonEq-R.
+    /// The rule a recipe chooses for matrices: Muon, NorMuon or AdamW.
     Matrix,
     /// AdamW with the tables' learning rate.
     Token,

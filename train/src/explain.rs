@@ -6,6 +6,7 @@ use std::fmt::Write;
 use sixpack_formats::{ModelConfig, OptimizerGroup, TensorId};
 use sixpack_runtime::count::{matmul_parameters, parameters, training_flops};
 
+use crate::optim::{Coefficients, Matrix, fit};
 use crate::recipe::Recipe;
 use crate::schedule::{Progress, Schedule, When};
 
@@ -48,7 +49,10 @@ impl Recipe {
         line("memory", self.memory());
         line("budget", self.budget_text());
         line("lr", format!("× {}", points(&self.schedule.lr)));
-        line("momentum", points(&self.schedule.momentum));
+        if !matches!(self.optimizer.matrix, Matrix::AdamW(_)) {
+            line("momentum", points(&self.schedule.momentum));
+        }
+        line("decay", format!("× {}", points(&self.schedule.weight_decay)));
         if recurs {
             line(
                 "recurrence",
@@ -73,6 +77,7 @@ impl Recipe {
                 self.optimizer.grad_clip, self.optimizer.ema_decay
             ),
         );
+        line("matrices", self.matrices_text());
         line("optimizers", String::new());
         self.groups_text(&mut text);
         text
@@ -87,12 +92,10 @@ impl Recipe {
     /// Bytes of the CPU engine: what stays, and what each thread adds.
     fn memory(&self) -> String {
         let model = &self.model;
-        let size = |group: OptimizerGroup| -> u64 {
-            model.tensors().iter().filter(|s| s.group == group).map(|s| s.elements() as u64).sum()
-        };
         let all = parameters(model);
-        // Weights here and in the engine, average, gradients; Muon remembers one buffer, AdamW two.
-        let kept = 4 * all + size(OptimizerGroup::Matrix) + 2 * (all - size(OptimizerGroup::Matrix));
+        // Weights here and in the engine, average, gradients, and two buffers of AdamW's; Muon remembers one and has
+        // another while it stacks updates (NorMuon's second moment is small).
+        let kept = 6 * all;
         let tokens = (self.batch.micro_batch.min(self.sequences_per_step()) * model.train_seq_len) as u64;
         // A thread's own gradients twice while they are handed over, and its activations.
         let thread = tokens.saturating_mul(activations(model)).saturating_add(2 * all);
@@ -107,6 +110,31 @@ impl Recipe {
             reserve => format!("{seconds} s, of which {reserve} s are kept back"),
         });
         steps.into_iter().chain(time).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// What sets the rule of the matrices apart, beside its rate and its decay.
+    fn matrices_text(&self) -> String {
+        let (steps, coefficients, cautious) = match self.optimizer.matrix {
+            Matrix::Muon(rule) => (rule.newton_schulz_steps, rule.coefficients, rule.cautious),
+            Matrix::NorMuon(rule) => (rule.newton_schulz_steps, rule.coefficients, rule.cautious),
+            Matrix::AdamW(rule) => return format!("AdamW with betas {:?}, eps {}", rule.betas, rule.eps),
+        };
+        let coefficients = match coefficients {
+            Coefficients::Constant => "constant coefficients".to_owned(),
+            Coefficients::PolarExpress => "coefficients of Polar Express".to_owned(),
+            Coefficients::Fitted => {
+                let fit = fit::minimax(steps);
+                let error = (1e4 * fit.error).ceil() / 1e4;
+                format!("coefficients fitted to bring values from {:.4} on to 1 ± {error}", fit.lower)
+            }
+        };
+        let beta2 = match self.optimizer.matrix {
+            Matrix::NorMuon(rule) => format!(", beta2 {}", rule.beta2),
+            Matrix::Muon(_) | Matrix::AdamW(_) => String::new(),
+        };
+        let decay = if cautious { ", cautious decay" } else { "" };
+        let name = self.optimizer.matrix.name();
+        format!("{name} by {steps} Newton–Schulz steps, {coefficients}{beta2}{decay}")
     }
 
     /// One line for each kind of tensor: the layer's number stands as `*`.
@@ -131,12 +159,11 @@ impl Recipe {
             let (tensors, elements) = sums[&kind];
             let o = &self.optimizer;
             let (rule, lr, decay) = match group {
-                OptimizerGroup::Matrix if o.matrix.row_equalisation => {
-                    ("matrix, MuonEq-R", o.matrix.lr, o.matrix.weight_decay)
+                OptimizerGroup::Matrix => {
+                    (format!("matrix, {}", o.matrix.name()), o.matrix.lr(), o.matrix.weight_decay())
                 }
-                OptimizerGroup::Matrix => ("matrix, Muon", o.matrix.lr, o.matrix.weight_decay),
-                OptimizerGroup::Token => ("token, AdamW", o.token.lr, o.token.weight_decay),
-                OptimizerGroup::Scalar => ("scalar, AdamW", o.scalar.lr, o.scalar.weight_decay),
+                OptimizerGroup::Token => ("token, AdamW".to_owned(), o.token.lr, o.token.weight_decay),
+                OptimizerGroup::Scalar => ("scalar, AdamW".to_owned(), o.scalar.lr, o.scalar.weight_decay),
             };
             let elements = count(elements as u64);
             let _ = writeln!(text, "  {rule:<17} lr {lr:<6} decay {decay:<5} {tensors:>3} × {kind:<28}{elements:>12}");

@@ -4,6 +4,8 @@
 //! resolved and validated once). A key that is absent takes the record's value (but an optimizer's group that is given
 //! has to say its `lr` and `weight_decay`); a key that does not exist is an error.
 
+mod optimizers;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,13 +13,17 @@ use sixpack_formats::ModelConfig;
 use toml::{Table, Value};
 
 use crate::loader::Mixing;
-use crate::optim::{AdamW, Groups, Muon};
 use crate::schedule::{Schedule, When};
 use crate::{Error, Result};
+
+pub use optimizers::Optimizers;
 
 /// The recipes that are part of the program, by name.
 pub const EMBEDDED: [(&str, &str); 2] =
     [("record", include_str!("../../recipes/record.toml")), ("small", include_str!("../../recipes/small.toml"))];
+
+/// The key that names the rule of the matrix group.
+const KIND: &str = "optimizer.matrix.kind";
 
 /// A resolved recipe.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -100,50 +106,16 @@ struct TypedBudget {
     reserve_seconds: f64,
 }
 
-/// The optimizers of the three groups, the clip and the average.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Optimizers {
-    /// Largest global norm of the gradients.
-    pub grad_clip: f64,
-    /// Decay per step of the average of the weights, which is what is evaluated and exported.
-    pub ema_decay: f64,
-    /// Matrices of the blocks.
-    pub matrix: Muon,
-    /// Embedding tables.
-    pub token: AdamW,
-    /// Control tensors.
-    pub scalar: AdamW,
-}
-
-impl Default for Optimizers {
-    fn default() -> Self {
-        let adamw = AdamW { lr: 0.02, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
-        Self {
-            grad_clip: 0.3,
-            ema_decay: 0.997,
-            matrix: Muon { lr: 0.02, weight_decay: 0.09, newton_schulz_steps: 5, row_equalisation: true },
-            token: AdamW { lr: 0.03, weight_decay: 0.09, ..adamw },
-            scalar: adamw,
-        }
-    }
-}
-
-impl Optimizers {
-    /// The settings of the three groups.
-    pub fn groups(&self) -> Groups {
-        Groups { matrix: self.matrix, token: self.token, scalar: self.scalar }
-    }
-}
-
 /// What changes over a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Schedules {
     /// Factor on every learning rate.
     pub lr: Schedule,
-    /// Muon's momentum.
+    /// Muon's and NorMuon's momentum.
     pub momentum: Schedule,
+    /// Factor on every group's weight decay, beside the learning rate's.
+    pub weight_decay: Schedule,
     /// When recurrent layers start to run twice.
     pub recurrence: When,
 }
@@ -153,6 +125,7 @@ impl Default for Schedules {
         Self {
             lr: Schedule::fractions(&[(0.0, 1.0), (0.333, 1.0), (1.0, 0.0)]),
             momentum: Schedule::steps(&[(0, 0.92), (1500, 0.99)]),
+            weight_decay: Schedule::constant(1.0),
             recurrence: When::Step(3000),
         }
     }
@@ -191,7 +164,7 @@ struct Typed {
     #[serde(default)]
     budget: TypedBudget,
     #[serde(default)]
-    optimizer: Optimizers,
+    optimizer: optimizers::Typed,
     #[serde(default)]
     schedule: Schedules,
     #[serde(default)]
@@ -232,11 +205,15 @@ impl Recipe {
         let typed: Typed =
             toml::from_str(text).map_err(|e| Error::RecipeSyntax(e.to_string().trim_end().to_owned()))?;
         resolve_model(&typed.model).map_err(|e| at_line(text, e))?;
+        typed.optimizer.resolve().map_err(|e| at_line(text, e))?;
         let mut table: Table = toml::from_str(text).map_err(|e| Error::RecipeSyntax(e.to_string()))?;
         // Whole groups, so that an override may change one value of a group the text leaves out.
         table.insert("optimizer".into(), Value::try_from(typed.optimizer).expect("plain numbers serialise"));
-        for text in overrides {
-            apply(&mut table, text.as_ref())?;
+        // A rule's name first, as the file's settings of another rule go with it, but not those of other overrides.
+        let (kinds, others): (Vec<_>, Vec<_>) =
+            overrides.iter().map(AsRef::as_ref).partition(|text: &&str| text.trim_start().starts_with(KIND));
+        for text in kinds.into_iter().chain(others) {
+            apply(&mut table, text)?;
         }
         let typed = Value::Table(table).try_into().map_err(|e: toml::de::Error| syntax(&e))?;
         Self::resolve(typed)
@@ -252,6 +229,7 @@ impl Recipe {
             (Some(_), Some(_)) => return Err(Error::recipe("budget", "either `seconds` or `minutes`", "both")),
             (seconds, minutes) => seconds.or(minutes.map(|m| 60.0 * m)),
         };
+        let optimizer = optimizer.resolve()?;
         let budget = Budget { steps: budget.steps, seconds, reserve_seconds: budget.reserve_seconds };
         let recipe = Self { name, seed, model, batch, budget, optimizer, schedule, data, run };
         recipe.validate()?;
@@ -287,36 +265,15 @@ impl Recipe {
             let expected = format!("above budget.reserve_seconds {reserve_seconds}, at most 1e9");
             return Err(Error::recipe("budget.seconds", expected, seconds.unwrap_or_default().to_string()));
         }
-        self.validate_optimizer()?;
+        self.optimizer.validate()?;
         self.schedule.lr.validate("schedule.lr", 0.0, 1e3)?;
         self.schedule.momentum.validate("schedule.momentum", 0.0, 0.9999)?;
+        self.schedule.weight_decay.validate("schedule.weight_decay", 0.0, 1e3)?;
         self.schedule.recurrence.validate("schedule.recurrence")?;
         self.data.shards.validate("data.shards", 1.0, 1e6)?;
         self.data.alpha.validate("data.alpha", 0.0, 10.0)?;
         range("run.log_steps", self.run.log_steps as f64, 1.0, 1e12)?;
         range("run.checkpoint_seconds", self.run.checkpoint_seconds, 0.0, 1e9)
-    }
-
-    fn validate_optimizer(&self) -> Result<()> {
-        let Optimizers { grad_clip, ema_decay, matrix, token, scalar } = self.optimizer;
-        range("optimizer.grad_clip", grad_clip, 1e-9, 1e9)?;
-        range("optimizer.ema_decay", ema_decay, 0.0, 0.999_999)?;
-        range("optimizer.matrix.newton_schulz_steps", matrix.newton_schulz_steps as f64, 1.0, 100.0)?;
-        for (group, lr, decay) in [
-            ("matrix", matrix.lr, matrix.weight_decay),
-            ("token", token.lr, token.weight_decay),
-            ("scalar", scalar.lr, scalar.weight_decay),
-        ] {
-            range(&format!("optimizer.{group}.lr"), lr, 0.0, 1e3)?;
-            range(&format!("optimizer.{group}.weight_decay"), decay, 0.0, 1e3)?;
-        }
-        for (group, betas, eps) in [("token", token.betas, token.eps), ("scalar", scalar.betas, scalar.eps)] {
-            for beta in betas {
-                range(&format!("optimizer.{group}.betas"), beta, 0.0, 0.999_999)?;
-            }
-            range(&format!("optimizer.{group}.eps"), eps, 1e-30, 1.0)?;
-        }
-        Ok(())
     }
 }
 
@@ -355,10 +312,15 @@ fn syntax(error: &toml::de::Error) -> Error {
 /// Adds the line on which a recipe's text sets the key an error names.
 fn at_line(text: &str, error: Error) -> Error {
     let Error::Recipe { key, expected, found } = error else { return error };
-    let field = key.rsplit('.').next().unwrap_or(&key);
-    let sets =
-        |line: &str| line.trim_start().strip_prefix(field).is_some_and(|rest| rest.trim_start().starts_with('='));
-    let found = match text.lines().position(sets) {
+    let mut section = String::new();
+    let mut sets = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = format!("{}.", header.trim());
+        }
+        line.split_once('=').is_some_and(|(name, _)| format!("{section}{}", name.trim()) == key)
+    };
+    let found = match text.lines().position(&mut sets) {
         Some(line) => format!("{found} on line {}", line + 1),
         None => found,
     };
@@ -386,6 +348,10 @@ fn apply(table: &mut Table, text: &str) -> Result<()> {
         // The file may have said it in the other unit.
         here.remove("minutes");
         here.remove("seconds");
+    }
+    if path == KIND && here.get("kind").and_then(Value::as_str) != value.as_str() {
+        // What the file sets for one rule is not meant for another.
+        here.retain(|key, _| matches!(key, "lr" | "weight_decay"));
     }
     here.insert(last.to_owned(), value);
     let checked: Result<Typed, _> = Value::Table(table.clone()).try_into();

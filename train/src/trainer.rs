@@ -119,7 +119,7 @@ impl<'a> Trainer<'a> {
     pub fn new(recipe: Recipe, setup: Setup<'a>) -> Result<Self> {
         Self::with(recipe, setup, |recipe, _, engine, loader| {
             let weights = engine.pool().install(|| init(&recipe.model, recipe.seed));
-            Ok(State::start(recipe, weights, loader))
+            State::start(recipe, weights, loader)
         })
     }
 
@@ -357,6 +357,7 @@ fn advance(recipe: &Recipe, engine: &CpuEngine, state: &mut State<'_>, recurrenc
     let now = Now {
         lr_scale: recipe.schedule.lr.value(progress) as f32,
         momentum: recipe.schedule.momentum.value(progress) as f32,
+        decay_scale: recipe.schedule.weight_decay.value(progress) as f32,
     };
     engine.pool().install(|| state.optimizer.step(&mut state.weights, &gradients.of, now));
     optim::average(&mut state.average, &state.weights, recipe.optimizer.ema_decay);

@@ -9,8 +9,7 @@ use candle_core::{Device, Tensor};
 use golden::{Array, CASES};
 use sixpack_formats::TensorSpec;
 use sixpack_runtime::{Batch, Pass, ReadBack, Weights};
-use sixpack_train::optim::newton_schulz::orthogonalize;
-use sixpack_train::optim::{self, AdamW, Groups, Muon, Now};
+use sixpack_train::optim::{self, AdamW, Coefficients, Groups, Matrix, Muon, NewtonSchulz, Now};
 use sixpack_train::{CandleOps, CpuEngine, Optimizer, Params, Sequences, params};
 
 const TOLERANCE: f64 = 1e-4;
@@ -113,7 +112,9 @@ fn newton_schulz() {
         let gradient = &golden[&format!("{case}.grad")];
         for iterations in [3, 5, 7] {
             let expected = &golden[&format!("{case}.ns{iterations}")].data;
-            let found = orthogonalize(gradient.data.clone(), gradient.shape[0], gradient.shape[1], iterations);
+            let mut found = gradient.data.clone();
+            let by = NewtonSchulz::new(Coefficients::Constant, iterations).unwrap();
+            by.orthogonalize(&mut found, [gradient.shape[0], gradient.shape[1]]);
             let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(f64::from(worst) < TOLERANCE, "{case}, {iterations} iterations: off by {worst:.2e}");
         }
@@ -138,11 +139,15 @@ fn three_steps_of_training() {
             lr: number("matrix_lr"),
             weight_decay: number("muon_wd"),
             newton_schulz_steps: number("ns_steps") as usize,
-            row_equalisation: true,
+            ..Muon::default()
         };
-        let groups = Groups { matrix, token: adamw("token_lr", "embed_wd"), scalar: adamw("scalar_lr", "scalar_wd") };
+        let groups = Groups {
+            matrix: Matrix::Muon(matrix),
+            token: adamw("token_lr", "embed_wd"),
+            scalar: adamw("scalar_lr", "scalar_wd"),
+        };
         let engine = CpuEngine::new(&model.config, 1, 2).unwrap();
-        let mut optimizer = Optimizer::new(&model.config, groups);
+        let mut optimizer = Optimizer::new(&model.config, groups).unwrap();
         let mut weights = params::of_model(&model);
         let mut ema = weights.clone();
         for (i, batch) in batches(case)[..3].iter().enumerate() {
@@ -153,7 +158,8 @@ fn three_steps_of_training() {
             let (norm, expected) =
                 (optim::clip(&mut gradients.of, number("grad_clip")), list("grad_norms_before_clip", i));
             assert!((norm / expected - 1.0).abs() < TOLERANCE, "{case}: norm {norm} at step {i} instead of {expected}");
-            let now = Now { lr_scale: list("lr_scale", i) as f32, momentum: list("momentum", i) as f32 };
+            let now =
+                Now { lr_scale: list("lr_scale", i) as f32, momentum: list("momentum", i) as f32, decay_scale: 1.0 };
             optimizer.step(&mut weights, &gradients.of, now);
             optim::average(&mut ema, &weights, number("ema_decay"));
         }

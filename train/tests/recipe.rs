@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use sixpack_formats::ModelConfig;
 use sixpack_train::Recipe;
+use sixpack_train::optim::{AdamW, Coefficients, Matrix, NorMuon};
 use sixpack_train::recipe::EMBEDDED;
 use sixpack_train::schedule::{Progress, When};
 
@@ -23,7 +24,9 @@ fn the_record_is_the_record() {
     assert_eq!((recipe.batch.tokens_per_step, recipe.sequences_per_step()), (786_432, 384));
     assert_eq!(recipe.budget.training_seconds(), Some(590.0));
     let (matrix, token, scalar) = (recipe.optimizer.matrix, recipe.optimizer.token, recipe.optimizer.scalar);
-    assert_eq!((matrix.lr, matrix.weight_decay, matrix.newton_schulz_steps), (0.02, 0.09, 5));
+    let Matrix::Muon(muon) = matrix else { panic!("{matrix:?}") };
+    assert_eq!((muon.lr, muon.weight_decay, muon.newton_schulz_steps), (0.02, 0.09, 5));
+    assert_eq!((muon.coefficients, muon.row_equalisation, muon.cautious), (Coefficients::Constant, true, false));
     assert_eq!((token.lr, token.betas, token.eps, token.weight_decay), (0.03, [0.9, 0.95], 1e-8, 0.09));
     assert_eq!((scalar.lr, scalar.betas, scalar.eps, scalar.weight_decay), (0.02, [0.9, 0.95], 1e-8, 0.02));
     assert_eq!((recipe.optimizer.grad_clip, recipe.optimizer.ema_decay), (0.3, 0.997));
@@ -57,7 +60,7 @@ fn every_embedded_recipe_round_trips_through_its_resolved_form() {
 #[test]
 fn overrides_by_dotted_key() {
     let recipe = set(&["optimizer.matrix.lr=0.03", "model.num_layers = 6", "model.recur_layers=[2, 3]", "name=mine"]);
-    assert_eq!(recipe.optimizer.matrix.lr, 0.03);
+    assert_eq!(recipe.optimizer.matrix.lr(), 0.03);
     assert_eq!((recipe.model.num_layers, recipe.model.recur_layers.as_slice()), (6, &[2, 3][..]));
     assert_eq!(recipe.name, "mine");
     let recipe = set(&["schedule.recurrence={ step = 7 }", "budget.seconds=30", "budget.steps=9"]);
@@ -109,6 +112,94 @@ fn impossible_values_are_named() {
     }
     let found = Recipe::parse("seed = 1", &NONE).unwrap_err().to_string();
     assert!(found.contains("`budget`: expected `steps`, `minutes` or `seconds`"), "{found}");
+}
+
+#[test]
+fn the_matrix_group_has_a_rule_of_its_own() {
+    let matrix = |overrides: &[&str]| set(overrides).optimizer.matrix;
+    // What the file sets for another rule goes with that rule, whatever the order; rate and decay stay.
+    let record = |overrides: &[&str]| Recipe::load("record", overrides).unwrap().optimizer.matrix;
+    let normuon = NorMuon { lr: 0.02, weight_decay: 0.09, ..NorMuon::default() };
+    assert_eq!(record(&["optimizer.matrix.kind=normuon"]), Matrix::NorMuon(normuon));
+    let changed = record(&["optimizer.matrix.beta2=0.99", "optimizer.matrix.kind=normuon"]);
+    assert_eq!(changed, Matrix::NorMuon(NorMuon { beta2: 0.99, ..normuon }));
+    let adamw = AdamW { lr: 0.001, betas: [0.8, 0.95], eps: 1e-8, weight_decay: 0.09 };
+    let arm = ["optimizer.matrix.kind=adamw", "optimizer.matrix.lr=0.001", "optimizer.matrix.betas=[0.8, 0.95]"];
+    assert_eq!(matrix(&arm), Matrix::AdamW(adamw));
+    // Three and seven steps.
+    for steps in [3, 7] {
+        let fitted = ["optimizer.matrix.coefficients=fitted", &format!("optimizer.matrix.newton_schulz_steps={steps}")];
+        let Matrix::Muon(muon) = matrix(&fitted) else { panic!("another rule") };
+        assert_eq!((muon.newton_schulz_steps, muon.coefficients), (steps, Coefficients::Fitted));
+    }
+    for overrides in [&["optimizer.matrix.kind=normuon"][..], &arm, &["optimizer.matrix.cautious=true"]] {
+        let recipe = set(overrides);
+        assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
+    }
+}
+
+#[test]
+fn keys_of_another_rule_and_steps_beyond_a_table_are_refused() {
+    for (change, expected) in [
+        (&["optimizer.matrix.beta2=0.9"][..], "`optimizer.matrix.beta2`: expected kind `muon` with its keys lr, "),
+        (&["optimizer.matrix.betas=[0.9, 0.95]"], "`optimizer.matrix.betas`"),
+        (
+            &["optimizer.matrix.row_equalisation=true", "optimizer.matrix.kind=normuon"],
+            "`optimizer.matrix.row_equalisation`: expected kind `normuon` with its keys",
+        ),
+        (&["optimizer.matrix.kind=adamw", "optimizer.matrix.cautious=true"], "`optimizer.matrix.cautious`"),
+        (&["optimizer.matrix.kind=sgd"], "`optimizer.matrix.kind`"),
+        (&["optimizer.matrix.kind=normuon", "optimizer.matrix.beta2=1"], "`optimizer.matrix.beta2`"),
+        (&["optimizer.matrix.kind=adamw", "optimizer.matrix.eps=0"], "`optimizer.matrix.eps`"),
+        (
+            &["optimizer.matrix.kind=normuon", "optimizer.matrix.newton_schulz_steps=7"],
+            "`optimizer.matrix.newton_schulz_steps`: expected 1 to 5, the length of the table of coefficients \
+             \"polar-express\"; \"fitted\" has up to 7, \"constant\" any number, found 7",
+        ),
+        (
+            &["optimizer.matrix.coefficients=fitted", "optimizer.matrix.newton_schulz_steps=8"],
+            "expected 1 to 7, as many as coefficients \"fitted\" are made for",
+        ),
+        (&["optimizer.matrix.newton_schulz_steps=0"], "`optimizer.matrix.newton_schulz_steps`: expected 1 to 100"),
+        (&["schedule.weight_decay=[{ fraction = 0.0, value = -1.0 }]"], "`schedule.weight_decay`"),
+    ] {
+        let found = refused(change);
+        assert!(found.contains(expected), "{change:?}: {found}");
+    }
+    let text = "[budget]\nsteps = 3\n[optimizer.token]\nlr = 1\nweight_decay = 0\nbetas = [0.9, 0.95]\n\
+                [optimizer.matrix]\nlr = 0.04\nweight_decay = 0\nbetas = [0.9, 0.95]  # of AdamW\n";
+    let found = Recipe::parse(text, &NONE).unwrap_err().to_string();
+    assert!(found.contains("`optimizer.matrix.betas`") && found.ends_with("on line 10"), "{found}");
+}
+
+#[test]
+fn a_recipe_from_before_the_rules_had_names_means_the_same() {
+    let old = "[budget]\nsteps = 3\n[optimizer.matrix]\nlr = 0.02\nweight_decay = 0.09\nnewton_schulz_steps = 5\n\
+               row_equalisation = true\n";
+    let record = Recipe::load("record", &NONE).unwrap();
+    let recipe = Recipe::parse(old, &NONE).unwrap();
+    assert_eq!((recipe.optimizer, &recipe.schedule), (record.optimizer, &record.schedule));
+    assert_eq!(recipe.schedule.weight_decay.value(Progress { step: 9, fraction: 0.7 }), 1.0);
+}
+
+#[test]
+fn explain_tells_the_rules_of_the_matrices_apart() {
+    let fitted = ["optimizer.matrix.coefficients=fitted", "optimizer.matrix.newton_schulz_steps=3"];
+    let decay = "schedule.weight_decay=[{ fraction = 0.0, value = 1.0 }, { fraction = 1.0, value = 0.0 }]";
+    for (overrides, expected) in [
+        (&[][..], "MuonEq-R by 5 Newton–Schulz steps, constant coefficients"),
+        (&fitted, "3 Newton–Schulz steps, coefficients fitted to bring values from 0.0095 on to 1 ± 0.3"),
+        (
+            &["optimizer.matrix.kind=normuon"],
+            "NorMuon by 5 Newton–Schulz steps, coefficients of Polar Express, beta2 0.95, cautious decay",
+        ),
+        (&["optimizer.matrix.kind=adamw"], "AdamW with betas [0.9, 0.95], eps 0.00000001"),
+        (&["optimizer.matrix.kind=normuon"], "matrix, NorMuon"),
+        (&[decay], "× 1 at 0%, 0.75 at 25%"),
+    ] {
+        let text = set(overrides).explain();
+        assert!(text.contains(expected), "{overrides:?}: no `{expected}` in\n{text}");
+    }
 }
 
 #[test]

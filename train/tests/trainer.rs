@@ -81,10 +81,15 @@ fn the_seed_decides() {
 
 /// Runs until `stop_after` steps are done and leaves a checkpoint in `folder`.
 fn interrupted(shards: &[Vec<u16>], folder: &Path, stop_after: u64) {
+    interrupted_with(recipe(&["run.log_steps=1"]), shards, folder, stop_after);
+}
+
+/// As [`interrupted`], by a recipe that logs every step.
+fn interrupted_with(recipe: Recipe, shards: &[Vec<u16>], folder: &Path, stop_after: u64) {
     let stop = AtomicBool::new(false);
     let mut setup = Setup::new(sources(shards), 1);
     (setup.folder, setup.stop) = (Some(folder.into()), Some(&stop));
-    let mut trainer = Trainer::new(recipe(&["run.log_steps=1"]), setup).unwrap();
+    let mut trainer = Trainer::new(recipe, setup).unwrap();
     let mut ended = false;
     trainer
         .run(&mut |event| match event {
@@ -117,6 +122,45 @@ fn a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one() {
         let resumed: Vec<_> = trainer.weights().values().chain(trainer.average().values()).cloned().collect();
         assert!(straight == resumed, "stopped after {stop_after}");
     }
+}
+
+/// Overrides that choose each rule of the matrices, with a decay that moves.
+const RULES: [&[&str]; 5] = [
+    &["optimizer.matrix.row_equalisation=false", "optimizer.matrix.cautious=true"],
+    &["optimizer.matrix.coefficients=fitted", "optimizer.matrix.newton_schulz_steps=3"],
+    &["optimizer.matrix.coefficients=polar-express"],
+    &["optimizer.matrix.kind=normuon"],
+    &["optimizer.matrix.kind=adamw"],
+];
+
+#[test]
+fn every_rule_of_the_matrices_trains_and_resumes_to_the_bit() {
+    let shards = shards();
+    let usual = train(recipe(&[]), &shards, 1);
+    for rule in RULES {
+        let decay = "schedule.weight_decay=[{ fraction = 0.0, value = 1.0 }, { fraction = 1.0, value = 0.0 }]";
+        let overrides: Vec<_> = rule.iter().copied().chain([decay, "run.log_steps=1"]).collect();
+        let straight = train(recipe(&overrides), &shards, 2);
+        assert!(straight.iter().flatten().all(|w| w.is_finite()) && straight != usual, "{rule:?}");
+        let folder = tempfile::tempdir().unwrap();
+        interrupted_with(recipe(&overrides), &shards, folder.path(), 4);
+        let mut setup = Setup::new(sources(&shards), 1);
+        setup.folder = Some(folder.path().into());
+        let mut trainer = Trainer::resume(recipe(&overrides), setup).unwrap();
+        assert_eq!(trainer.step(), 4);
+        trainer.run(&mut |_| {}).unwrap();
+        let resumed: Vec<_> = trainer.weights().values().chain(trainer.average().values()).cloned().collect();
+        assert!(straight == resumed, "{rule:?}");
+    }
+}
+
+#[test]
+fn a_schedule_of_the_decay_changes_a_run() {
+    let none = "schedule.weight_decay=[{ fraction = 0.0, value = 0.0 }]";
+    let by_schedule = train(recipe(&[none]), &shards(), 1);
+    let groups = ["matrix", "token", "scalar"].map(|group| format!("optimizer.{group}.weight_decay=0"));
+    let by_setting = train(recipe(&groups.each_ref().map(String::as_str)), &shards(), 1);
+    assert!(by_schedule == by_setting && by_schedule != train(recipe(&[]), &shards(), 1));
 }
 
 #[test]

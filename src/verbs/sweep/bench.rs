@@ -212,7 +212,7 @@ fn weight_decay(folder: &Path) -> Result<Option<f64>> {
     let metadata = state_dict::metadata(&Mapped::open(checkpoint::weights_file(folder)?)?)?;
     let recipe = metadata.get("recipe").filter(|r| !r.is_empty());
     let recipe = recipe.and_then(|text| sixpack_train::Recipe::parse(text, &[] as &[&str]).ok());
-    Ok(recipe.map(|r| r.optimizer.matrix.weight_decay))
+    Ok(recipe.map(|r| r.optimizer.matrix.weight_decay()))
 }
 
 /// The hash of what a model computes with.

@@ -1,8 +1,14 @@
-//! The optimizers, on plain slices: MuonEq-R for matrices, AdamW for the rest, the clip and the moving average.
+//! The optimizers, on plain slices: Muon, NorMuon or AdamW for matrices, AdamW for the rest, the clip and the moving
+//! average.
 
 pub mod adamw;
+pub mod coefficients;
+pub mod fit;
+pub mod matrix;
 pub mod muon;
 pub mod newton_schulz;
+pub mod normuon;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -10,34 +16,34 @@ use rayon::prelude::*;
 use sixpack_formats::{ModelConfig, OptimizerGroup, TensorId, TensorSpec};
 
 pub use adamw::AdamW;
+pub use coefficients::Coefficients;
+pub use matrix::Matrix;
 pub use muon::Muon;
+pub use newton_schulz::NewtonSchulz;
+pub use normuon::NorMuon;
 
 use crate::params::Params;
 use crate::vector::sum_of_squares;
 use crate::{Error, Result};
+use matrix::Member;
+use state::State;
 
 /// Settings of the three groups; [`TensorSpec::group`] says which tensor is in which.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Groups {
     /// Matrices of the blocks.
-    pub matrix: Muon,
+    pub matrix: Matrix,
     /// Embedding tables.
     pub token: AdamW,
     /// Control tensors.
     pub scalar: AdamW,
 }
 
-/// What one tensor's optimizer remembers.
-#[derive(Clone, Debug, PartialEq)]
-enum State {
-    Muon { momentum: Vec<f32> },
-    AdamW { mean: Vec<f32>, square: Vec<f32> },
-}
-
 /// All tensors' optimizers. One step updates every tensor exactly once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Optimizer {
     groups: Groups,
+    newton_schulz: Option<NewtonSchulz>,
     table: Vec<TensorSpec>,
     states: BTreeMap<TensorId, State>,
     steps: u64,
@@ -48,16 +54,42 @@ pub struct Optimizer {
 pub struct Now {
     /// Factor on every learning rate.
     pub lr_scale: f32,
-    /// Muon's momentum.
+    /// Muon's and NorMuon's momentum.
     pub momentum: f32,
+    /// Factor on every weight decay, beside the learning rate's.
+    pub decay_scale: f32,
+}
+
+impl Default for Now {
+    /// Rates and decay as they are set, and a momentum of 0.95.
+    fn default() -> Self {
+        Self { lr_scale: 1.0, momentum: 0.95, decay_scale: 1.0 }
+    }
+}
+
+/// What one task of a step updates.
+enum Work<'a> {
+    Tensor(&'a AdamW, &'a mut [f32], &'a [f32], &'a mut State),
+    Stack([usize; 2], Vec<Member<'a>>),
 }
 
 impl Optimizer {
     /// Optimizers for the tensors of `config`, at step 0.
-    pub fn new(config: &ModelConfig, groups: Groups) -> Self {
-        let table = config.tensors();
-        let states = table.iter().map(|spec| (spec.id, State::new(spec))).collect();
-        Self { groups, table, states, steps: 0 }
+    ///
+    /// # Errors
+    /// If the matrix group's coefficients are not for as many iterations as it has.
+    pub fn new(config: &ModelConfig, groups: Groups) -> Result<Self> {
+        Self::of_table(config.tensors(), groups)
+    }
+
+    /// Optimizers for the tensors of a table, at step 0.
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`].
+    pub fn of_table(table: Vec<TensorSpec>, groups: Groups) -> Result<Self> {
+        let states = table.iter().map(|spec| (spec.id, State::new(spec, &groups.matrix))).collect();
+        let newton_schulz = groups.matrix.newton_schulz()?;
+        Ok(Self { groups, newton_schulz, table, states, steps: 0 })
     }
 
     /// Steps taken.
@@ -65,42 +97,52 @@ impl Optimizer {
         self.steps
     }
 
-    /// Updates every tensor of the table by its gradient. Tensors are shared out over the current rayon pool; each is
-    /// updated by one thread, so the result does not depend on their number.
+    /// Updates every tensor of the table by its gradient. Tensors, and the matrices of stacks of one shape, are shared
+    /// out over the current rayon pool; each is updated by one thread, so the result does not depend on their number.
     ///
     /// # Panics
     /// If `params` or `gradients` are not those of the configuration.
     pub fn step(&mut self, params: &mut Params, gradients: &Params, now: Now) {
         self.steps += 1;
-        let (groups, steps) = (&self.groups, self.steps);
-        assert!(params.keys().eq(self.states.keys()), "parameters of another configuration");
-        let specs: BTreeMap<_, _> = self.table.iter().map(|spec| (spec.id, spec)).collect();
-        let tensors = params.iter_mut().zip(self.states.values_mut());
-        let mut work: Vec<_> = tensors.map(|((id, w), state)| (specs[id], w, &gradients[id], state)).collect();
-        // Large tensors first, so that no thread is left with one at the end.
-        work.sort_by_key(|(spec, ..)| std::cmp::Reverse(spec.elements()));
-        work.into_par_iter().for_each(|(spec, w, g, state)| match (spec.group, state) {
-            (OptimizerGroup::Matrix, State::Muon { momentum }) => {
-                groups.matrix.step(w, g, momentum, [spec.shape[0], spec.shape[1]], now);
+        let Self { groups, newton_schulz, table, states, steps } = self;
+        assert!(params.keys().eq(states.keys()), "parameters of another configuration");
+        let specs: BTreeMap<_, _> = table.iter().map(|spec| (spec.id, spec)).collect();
+        let mut work = Vec::new();
+        let mut stacks: BTreeMap<[usize; 2], Vec<Member<'_>>> = BTreeMap::new();
+        for ((id, w), state) in params.iter_mut().zip(states.values_mut()) {
+            let (spec, gradient) = (specs[id], gradients[id].as_slice());
+            let rule = match (spec.group, &groups.matrix) {
+                (OptimizerGroup::Token, _) => &groups.token,
+                (OptimizerGroup::Scalar, _) => &groups.scalar,
+                (OptimizerGroup::Matrix, Matrix::AdamW(rule)) => rule,
+                (OptimizerGroup::Matrix, Matrix::Muon(_) | Matrix::NorMuon(_)) => {
+                    let (momentum, moment) = state.moments();
+                    let member = Member { w, gradient, momentum, moment };
+                    stacks.entry([spec.shape[0], spec.shape[1]]).or_default().push(member);
+                    continue;
+                }
+            };
+            work.push(Work::Tensor(rule, w, gradient, state));
+        }
+        work.extend(stacks.into_iter().map(|(shape, members)| Work::Stack(shape, members)));
+        // The largest first, so that no thread is left with one at the end.
+        work.sort_by_key(|work| std::cmp::Reverse(work.elements()));
+        work.into_par_iter().for_each(|work| match work {
+            Work::Tensor(rule, w, gradient, state) => {
+                let (mean, square) = state.moments();
+                rule.step(w, gradient, mean, square, *steps, now);
             }
-            (OptimizerGroup::Token, State::AdamW { mean, square }) => {
-                groups.token.step(w, g, mean, square, steps, now.lr_scale);
+            Work::Stack(shape, members) => {
+                let by = newton_schulz.as_ref().expect("made for a rule that orthogonalises");
+                groups.matrix.step(by, members, shape, now);
             }
-            (OptimizerGroup::Scalar, State::AdamW { mean, square }) => {
-                groups.scalar.step(w, g, mean, square, steps, now.lr_scale);
-            }
-            _ => unreachable!("the state was made for the group"),
         });
     }
 
-    /// What a resumed run needs: a name for each buffer, `momentum.NAME`, `mean.NAME` or `square.NAME`.
+    /// What a resumed run needs: a name for each buffer, such as `momentum.NAME`, `moment.NAME`, `mean.NAME` or
+    /// `square.NAME`.
     pub fn buffers(&self) -> impl Iterator<Item = (String, &[f32])> {
-        self.states.iter().flat_map(|(id, state)| match state {
-            State::Muon { momentum } => vec![(format!("momentum.{id}"), momentum.as_slice())],
-            State::AdamW { mean, square } => {
-                vec![(format!("mean.{id}"), mean.as_slice()), (format!("square.{id}"), square.as_slice())]
-            }
-        })
+        self.states.iter().flat_map(|(id, state)| state.buffers().map(move |(kind, b)| (format!("{kind}.{id}"), b)))
     }
 
     /// Takes back the state after `steps` steps: `take` gives the buffer of a name, as [`Optimizer::buffers`] named it.
@@ -108,21 +150,14 @@ impl Optimizer {
     /// # Errors
     /// If a buffer is missing or has another length.
     pub fn restore(&mut self, steps: u64, mut take: impl FnMut(&str) -> Option<Vec<f32>>) -> Result<()> {
-        let mut fill = |name: String, buffer: &mut Vec<f32>| {
-            let found = take(&name).ok_or_else(|| Error::MissingTensor(name.clone()))?;
-            if found.len() != buffer.len() {
-                return Err(Error::TensorLength { name, expected: buffer.len(), found: found.len() });
-            }
-            *buffer = found;
-            Ok(())
-        };
         for (id, state) in &mut self.states {
-            match state {
-                State::Muon { momentum } => fill(format!("momentum.{id}"), momentum)?,
-                State::AdamW { mean, square } => {
-                    fill(format!("mean.{id}"), mean)?;
-                    fill(format!("square.{id}"), square)?;
+            for (kind, buffer) in state.buffers_mut() {
+                let name = format!("{kind}.{id}");
+                let found = take(&name).ok_or_else(|| Error::MissingTensor(name.clone()))?;
+                if found.len() != buffer.len() {
+                    return Err(Error::TensorLength { name, expected: buffer.len(), found: found.len() });
                 }
+                *buffer = found;
             }
         }
         self.steps = steps;
@@ -130,12 +165,11 @@ impl Optimizer {
     }
 }
 
-impl State {
-    fn new(spec: &TensorSpec) -> Self {
-        let zeros = || vec![0.0; spec.elements()];
-        match spec.group {
-            OptimizerGroup::Matrix => Self::Muon { momentum: zeros() },
-            OptimizerGroup::Token | OptimizerGroup::Scalar => Self::AdamW { mean: zeros(), square: zeros() },
+impl Work<'_> {
+    fn elements(&self) -> usize {
+        match self {
+            Self::Tensor(_, w, ..) => w.len(),
+            Self::Stack([rows, cols], members) => rows * cols * members.len(),
         }
     }
 }
