@@ -100,7 +100,7 @@ impl Ops for Fast {
 
     fn attention(&mut self, pass: usize, heads: Heads, q: &Mat, k: &Mat, v: &Mat) -> Result<Mat> {
         let past = self.cache.past();
-        let remembered = self.cache.of(pass, k).map(|all| &*all.extend(past, heads, k, v));
+        let remembered = self.cache.of(pass, k).map(|all| all.extend(past, heads, k, v));
         Ok(attention::attention(&self.pool, heads, q, &Seen::new(remembered, heads, k, v)))
     }
 
