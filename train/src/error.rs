@@ -57,6 +57,14 @@ pub enum Error {
         /// The system's message.
         source: std::io::Error,
     },
+    /// The plan or the results of an experiment are not what they should be.
+    #[error("{place}: {reason}")]
+    Plan {
+        /// The file, with the line where there is one.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// There is nothing to train on.
     #[error("expected at least one shard of training tokens, found none")]
     NoShards,

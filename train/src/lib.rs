@@ -1,9 +1,10 @@
-//! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop.
+//! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop, experiments.
 #![deny(unsafe_code)]
 
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod experiment;
 mod explain;
 pub mod init;
 pub mod loader;
