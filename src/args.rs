@@ -6,8 +6,10 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sixpack_runtime::Device;
 
+mod experiment;
 mod serve;
 
+pub(crate) use experiment::{Experiment, ExperimentReport, ExperimentRun, ReportFormat};
 pub(crate) use serve::{Limits, Serve};
 
 /// Trains language models, compresses them under a byte budget and runs them anywhere.
@@ -49,6 +51,9 @@ pub(crate) enum Verb {
     Inspect(Inspect),
     /// Sizes and speeds of codecs on a model's quantised weights
     Codecs(Codecs),
+    /// Changes to a recipe compared over several seeds: run a plan, report what is signal and what is noise
+    #[command(subcommand)]
+    Experiment(Experiment),
     /// Training recipes
     #[command(subcommand)]
     Recipe(Recipe),

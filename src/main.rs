@@ -2,14 +2,17 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod clock;
 mod data;
 mod loaded;
 mod misuse;
+mod parent;
 mod plot;
 mod progress;
 mod report;
 mod say;
 mod self_text;
+mod stop;
 mod table;
 mod verbs;
 
@@ -20,6 +23,7 @@ use clap::Parser;
 use crate::args::{Cli, Verb};
 
 fn main() -> ExitCode {
+    parent::watch();
     let cli = Cli::parse();
     let done = match &cli.verb {
         Verb::Quickstart(args) => verbs::quickstart::run(args),
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Serve(args) => verbs::serve::run(args),
         Verb::Inspect(args) => verbs::inspect::run(args),
         Verb::Codecs(args) => verbs::codecs::run(args),
+        Verb::Experiment(args) => verbs::experiment::run(args),
         Verb::Recipe(args) => verbs::recipe::run(args),
     };
     let written = say::failure().map_or(Ok(()), |e| Err(anyhow::Error::new(e).context("cannot write standard output")));

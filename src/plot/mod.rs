@@ -2,11 +2,15 @@
 
 mod axis;
 mod bars;
+mod intervals;
+mod lines;
 mod scatter;
 mod svg;
 
 pub(crate) use axis::Unit;
 pub(crate) use bars::{Bars, Row};
+pub(crate) use intervals::{Interval, Intervals};
+pub(crate) use lines::{Curve, Lines};
 pub(crate) use scatter::{Mark, Scatter, Series};
 pub(crate) use svg::escape;
 

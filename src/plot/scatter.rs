@@ -166,7 +166,7 @@ fn cap(mut values: Vec<f64>) -> f64 {
 }
 
 /// The parts of a line that are not above the picture's edge `top`, cut where they cross it.
-fn below(points: &[(f64, f64)], top: f64) -> Vec<Vec<(f64, f64)>> {
+pub(super) fn below(points: &[(f64, f64)], top: f64) -> Vec<Vec<(f64, f64)>> {
     let mut parts = vec![Vec::new()];
     let last = |parts: &mut Vec<Vec<_>>, p| parts.last_mut().expect("there is always one").push(p);
     for (i, &(x, y)) in points.iter().enumerate() {

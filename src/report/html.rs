@@ -6,7 +6,7 @@ use crate::plot::escape;
 const STYLE: &str = include_str!("style.css");
 
 /// A document with a title and its sections.
-pub(super) fn document(title: &str, content: &str) -> String {
+pub(crate) fn document(title: &str, content: &str) -> String {
     let title = escape(title);
     let plots = crate::plot::STYLE;
     format!(
@@ -18,22 +18,22 @@ pub(super) fn document(title: &str, content: &str) -> String {
 }
 
 /// A part of the page under a heading.
-pub(super) fn section(title: &str, content: &str) -> String {
+pub(crate) fn section(title: &str, content: &str) -> String {
     format!("<section>\n<h2>{}</h2>\n{content}</section>\n", escape(title))
 }
 
 /// A paragraph.
-pub(super) fn paragraph(text: &str) -> String {
+pub(crate) fn paragraph(text: &str) -> String {
     format!("<p>{}</p>\n", escape(text))
 }
 
 /// A picture, which may be wider than the screen.
-pub(super) fn figure(svg: &str) -> String {
+pub(crate) fn figure(svg: &str) -> String {
     format!("<div class=\"wide\" tabindex=\"0\"><figure>\n{svg}</figure></div>\n")
 }
 
 /// A table; the first cell of each row is its header, numbers are set to the right.
-pub(super) fn table(caption: &str, header: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(caption: &str, header: &[&str], rows: &[Vec<String>]) -> String {
     let numeric = |c: usize| {
         let number = |s: &String| s.chars().next().is_none_or(|x| x.is_ascii_digit() || "+-−–÷".contains(x));
         c > 0 && rows.iter().all(|r| number(&r[c]))
@@ -61,19 +61,19 @@ pub(super) fn table(caption: &str, header: &[&str], rows: &[Vec<String>]) -> Str
 }
 
 /// A part that is folded until it is asked for.
-pub(super) fn details(summary: &str, content: &str) -> String {
+pub(crate) fn details(summary: &str, content: &str) -> String {
     format!("<details><summary>{}</summary>\n{content}</details>\n", escape(summary))
 }
 
 /// Figures with their names.
-pub(super) fn figures(pairs: &[(&str, String)]) -> String {
+pub(crate) fn figures(pairs: &[(&str, String)]) -> String {
     let pair =
         |(name, value): &(&str, String)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value));
     format!("<dl class=\"figures\">\n{}</dl>\n", pairs.iter().map(pair).collect::<String>())
 }
 
 /// Names with their values, one below the other.
-pub(super) fn list(pairs: &[(String, String)]) -> String {
+pub(crate) fn list(pairs: &[(String, String)]) -> String {
     let pair = |(name, value): &(String, String)| format!("<dt>{}</dt><dd>{}</dd>\n", escape(name), escape(value));
     format!("<dl class=\"list\">\n{}</dl>\n", pairs.iter().map(pair).collect::<String>())
 }

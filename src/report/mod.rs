@@ -1,6 +1,6 @@
 //! `compress --report`: one page about a compressed model, with nothing from elsewhere and nothing to run.
 
-mod html;
+pub(crate) mod html;
 mod page;
 mod pictures;
 

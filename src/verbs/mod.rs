@@ -4,6 +4,7 @@ pub(crate) mod codecs;
 pub(crate) mod compress;
 pub(crate) mod devices;
 pub(crate) mod eval;
+pub(crate) mod experiment;
 pub(crate) mod inspect;
 pub(crate) mod quickstart;
 pub(crate) mod recipe;

@@ -2,8 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,11 +18,12 @@ use crate::args;
 use crate::data;
 use crate::misuse::misuse;
 use crate::say::say;
+use crate::stop::{self, Busy};
 use crate::table::thousands;
 use crate::verbs::recipe;
 
 /// The log beside the checkpoint.
-const LOG: &str = "train.jsonl";
+pub(crate) const LOG: &str = "train.jsonl";
 
 /// Tokens of the validation split that a look during training takes.
 const VALIDATION_TOKENS: usize = 65_536;
@@ -89,7 +89,7 @@ impl Run<'_> {
             .collect();
         let sources = shards.iter().zip(&names);
         let sources = sources.map(|(s, (name, content))| Source { name, content, tokens: s.tokens() }).collect();
-        let stop = stop_on_signal()?;
+        let stop = stop::on_signal("stopping after this step, with a checkpoint")?;
         let threads = self.threads;
         let calibration = shards.first().map_or(&[][..], |s| s.tokens());
         // A model that cannot be quantised yet has no size, which is no reason to end its training.
@@ -109,45 +109,20 @@ impl Run<'_> {
             if self.resume { Trainer::resume(self.recipe, setup)? } else { Trainer::new(self.recipe, setup)? };
         let mut log = Log { lines_to_stderr: self.lines_to_stderr, ..Log::create(self.out, self.resume, self.json)? };
         let mut failed = None;
-        TRAINING.store(true, Ordering::Relaxed);
+        let busy = Busy::begin();
         let done = trainer.run(&mut |event| {
             if let Err(error) = log.write(event) {
                 failed.get_or_insert(error);
                 stop.store(true, Ordering::Relaxed);
             }
         });
-        TRAINING.store(false, Ordering::Relaxed);
+        drop(busy);
         done?;
         match failed {
             Some(error) => Err(error),
             None => Ok(log.stopped),
         }
     }
-}
-
-/// Whether a run is under way that a signal should end with a checkpoint; else a signal ends the program.
-static TRAINING: AtomicBool = AtomicBool::new(false);
-
-/// A flag that Ctrl-C and a request to terminate set: the run then writes a checkpoint and ends. It is one flag for
-/// all runs of the program, as signals have one handler.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
-    let mut known = STOP.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(stop) = &*known {
-        return Ok(Arc::clone(stop));
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        // A second one does not wait.
-        if !TRAINING.load(Ordering::Relaxed) || flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step, with a checkpoint");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    *known = Some(Arc::clone(&stop));
-    Ok(stop)
 }
 
 /// Where events go: lines or a bar for people, JSON lines in a file, or on standard output if asked for.

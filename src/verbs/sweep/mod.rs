@@ -5,7 +5,6 @@
 //! be swept several times: the table and the picture have all its points that are scored alike.
 
 mod bench;
-mod clock;
 mod draw;
 mod plan;
 mod trainings;
@@ -18,9 +17,9 @@ use sixpack_compress::sweep::{self, Measure, Point, Points, Refused};
 use sixpack_formats::atomic;
 
 use self::bench::{Bench, Measured};
-use self::clock::Clock;
 use self::plan::Plan;
 use crate::args;
+use crate::clock::Clock;
 use crate::say::say;
 use crate::table::{render, thousands};
 
@@ -41,7 +40,7 @@ pub(crate) fn run(args: &args::Sweep) -> Result<()> {
     };
     let known = Points::read(args.out.join(POINTS))?;
     let mut sweep = Sweep { args, known, measures: Vec::new() };
-    let mut clock = Clock::new(checkpoints.len() * plan.len());
+    let mut clock = Clock::new("point", checkpoints.len() * plan.len());
     for folder in &checkpoints {
         sweep.checkpoint(folder, &plan, &mut clock)?;
     }

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_long_curve_is_thinned_by_means() {
-        let points: Vec<CurvePoint> = (1..=1000).map(|i| (i * 10, i as f64, if i % 2 == 0 { 2.0 } else { 4.0 })).collect();
+        let points: Vec<CurvePoint> =
+            (1..=1000).map(|i| (i * 10, i as f64, if i % 2 == 0 { 2.0 } else { 4.0 })).collect();
         let curve = thinned(&points);
         assert!(curve.len() <= CURVE && curve.len() > CURVE / 2);
         assert_eq!(curve.last().map(|p| (p.0, p.1)), Some((10_000, 1000.0)));

@@ -212,7 +212,9 @@ impl Resolving<'_> {
     }
 
     fn seeds(&self) -> Result<Vec<u64>> {
-        let Some(typed) = &self.over.seeds else { return Err(self.place.whole("seeds: expected a number, found none")) };
+        let Some(typed) = &self.over.seeds else {
+            return Err(self.place.whole("seeds: expected a number, found none"));
+        };
         let fail = |reason: &str| Err(self.place.at(typed, reason));
         match typed.get_ref() {
             Seeds::Count(0) => fail("seeds: expected at least 1, found 0"),
@@ -274,7 +276,8 @@ impl Resolving<'_> {
             // The last override of the key that is at fault, else where the arm or the recipe is named.
             let key = if let Error::Recipe { key, .. } = &e { key.as_str() } else { "" };
             let path = |s: &&&Spanned<String>| s.get_ref().split('=').next().unwrap_or("").trim().to_owned();
-            let about = |s: &&&Spanned<String>| !key.is_empty() && (path(s).starts_with(key) || key.starts_with(&path(s)));
+            let about =
+                |s: &&&Spanned<String>| !key.is_empty() && (path(s).starts_with(key) || key.starts_with(&path(s)));
             match set.iter().rev().find(about) {
                 Some(s) => place.at(s, e),
                 None => place.at(arm.map_or(baseline, |arm| &arm.id), e),
@@ -291,7 +294,8 @@ impl Resolving<'_> {
         } else {
             format!("; it has scales: choose one with --scale ({})", self.known)
         };
-        let budget = over.budget.as_ref().ok_or_else(|| place.whole(format!("budget: expected one, found none{scales}")))?;
+        let budget =
+            over.budget.as_ref().ok_or_else(|| place.whole(format!("budget: expected one, found none{scales}")))?;
         let fail = |reason: String| place.at(budget, format!("budget: {reason}"));
         let per_step = recipe.batch.tokens_per_step as u64;
         let mut recipe = recipe;
@@ -320,7 +324,8 @@ impl Resolving<'_> {
         if found > seconds && found <= 1e9 {
             return Ok(found);
         }
-        let reason = format!("time_limit_seconds: expected more than the budget's {seconds}, at most 1e9, found {found}");
+        let reason =
+            format!("time_limit_seconds: expected more than the budget's {seconds}, at most 1e9, found {found}");
         Err(self.place.at(limit, reason))
     }
 

@@ -65,7 +65,8 @@ impl Spread {
         };
         let interval = [mean - half, mean + half];
         let settled = interval[0] > 0.0 || interval[1] < 0.0;
-        let more_seeds = if settled { Some(0) } else { seeds_for(mean, deviation).map(|n| n.saturating_sub(pairs).max(1)) };
+        let more_seeds =
+            if settled { Some(0) } else { seeds_for(mean, deviation).map(|n| n.saturating_sub(pairs).max(1)) };
         Self { deviation, interval, p, smallest: shift_for_80_percent(freedom) * error, more_seeds }
     }
 

@@ -82,7 +82,11 @@ fn bisect(f: impl Fn(f64) -> f64) -> f64 {
     }
     for _ in 0..100 {
         let middle = (low + high) / 2.0;
-        if f(middle) < 0.0 { low = middle } else { high = middle }
+        if f(middle) < 0.0 {
+            low = middle
+        } else {
+            high = middle
+        }
         if (high - low).abs() <= 1e-12 * high.abs().max(low.abs()) {
             break;
         }
