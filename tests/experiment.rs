@@ -193,7 +193,7 @@ fn what_cannot_work_is_refused_before_the_first_run() {
     work.run(&format!("{LINE} --out out").replace("shards", "nowhere")).fails(2, "--data: nowhere");
     work.run("experiment run plan.toml --out out").fails(2, "expected data");
     std::fs::write(work.at("plan.toml"), format!("{PLAN}[data]\npath = \"gone\"\n")).expect("plan");
-    work.run("experiment run plan.toml --out out").fails(2, "line 41: data");
+    work.run("experiment run plan.toml --out out").fails(2, "line 37: data");
     work.run(&format!("{LINE} --out out --scale huge")).fails(2, "expected one of its scales (tiny), found `huge`");
     assert!(!work.at("out").exists(), "nothing was begun");
     let listed = work.run(&format!("{LINE} --out out --scale tiny --dry-run")).ok().stdout;

@@ -36,14 +36,26 @@ pub struct Spread {
     pub interval: [f64; 2],
     /// Two-sided p-value of no difference.
     pub p: f64,
-    /// The smallest true difference that the experiment would find four times in five.
-    pub smallest: f64,
-    /// Further seeds at which it would find the mean difference four times in five; 0 if the interval excludes 0, `None`
-    /// if they would be more than [`MOST_SEEDS`].
-    pub more_seeds: Option<u64>,
 }
 
 impl Effect {
+    /// The smallest true difference that as many pairs with the same deviation find four times in five; `None` for one
+    /// pair.
+    pub fn smallest(&self) -> Option<f64> {
+        let error = self.spread?.deviation / (self.pairs as f64).sqrt();
+        Some(shift_for_80_percent(self.pairs - 1) * error)
+    }
+
+    /// Further seeds at which the mean difference is found four times in five; 0 if the interval excludes 0, `None` if
+    /// they would be more than [`MOST_SEEDS`], or there is one pair.
+    pub fn more_seeds(&self) -> Option<u64> {
+        let spread = self.spread?;
+        if spread.excludes_zero() {
+            return Some(0);
+        }
+        Some(seeds_for(self.mean, spread.deviation)?.saturating_sub(self.pairs).max(1))
+    }
+
     /// The effect of these differences; `None` if there are none.
     pub fn of(differences: &[f64]) -> Option<Self> {
         let (mean, deviation) = mean_and_deviation(differences)?;
@@ -63,11 +75,12 @@ impl Spread {
             (false, true) => 1.0,
             (false, false) => 0.0,
         };
-        let interval = [mean - half, mean + half];
-        let settled = interval[0] > 0.0 || interval[1] < 0.0;
-        let more_seeds =
-            if settled { Some(0) } else { seeds_for(mean, deviation).map(|n| n.saturating_sub(pairs).max(1)) };
-        Self { deviation, interval, p, smallest: shift_for_80_percent(freedom) * error, more_seeds }
+        Self { deviation, interval: [mean - half, mean + half], p }
+    }
+
+    /// Whether the interval excludes that there is no difference.
+    pub fn excludes_zero(&self) -> bool {
+        self.interval[0] > 0.0 || self.interval[1] < 0.0
     }
 
     /// Half the width of the interval.
@@ -78,6 +91,9 @@ impl Spread {
 
 /// Pairs at which a difference of `mean` is found four times in five; `None` for more than [`MOST_SEEDS`].
 pub fn seeds_for(mean: f64, deviation: f64) -> Option<u64> {
+    if mean == 0.0 {
+        return None;
+    }
     let enough = |n: u64| shift_for_80_percent(n - 1) * deviation / (n as f64).sqrt() <= mean.abs();
     if !enough(MOST_SEEDS) {
         return None;

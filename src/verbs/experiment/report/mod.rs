@@ -108,8 +108,8 @@ impl<'a> JsonRow<'a> {
             interval: spread.map(|s| s.interval),
             p: spread.map(|s| s.p),
             p_adjusted: row.adjusted,
-            smallest_effect: spread.map(|s| s.smallest),
-            more_seeds: spread.and_then(|s| s.more_seeds),
+            smallest_effect: row.effect.and_then(|e| e.smallest()),
+            more_seeds: row.effect.and_then(|e| e.more_seeds()),
             status: row.status(),
             reason: row.verdict.reason(),
         }

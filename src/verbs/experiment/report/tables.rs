@@ -41,8 +41,10 @@ fn row(row: &Row) -> Vec<String> {
         row.bytes.map_or_else(none, |b| thousands(b.round() as u64)),
         row.effect.map_or_else(none, |e| format!("{:+.5}", e.mean)),
         spread.map_or_else(none, |s| format!("{:+.5} to {:+.5}", s.interval[0], s.interval[1])),
-        spread.map_or_else(none, |s| format!("{:.5}", s.smallest)),
-        spread.map_or_else(none, |s| s.more_seeds.map_or(format!("> {MOST_SEEDS}"), |n| n.to_string())),
+        row.effect.and_then(|e| e.smallest()).map_or_else(none, |s| format!("{s:.5}")),
+        spread.map_or_else(none, |_| {
+            row.effect.and_then(|e| e.more_seeds()).map_or(format!("> {MOST_SEEDS}"), |n| n.to_string())
+        }),
         row.status().to_owned(),
         row.verdict.reason().to_owned(),
     ]
