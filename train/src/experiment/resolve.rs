@@ -240,7 +240,10 @@ impl Resolving<'_> {
             Some(n) => seeds.len().min(usize::try_from(*n.get_ref()).unwrap_or(usize::MAX)),
             None => seeds.len(),
         };
-        let set = changes.iter().map(|s| s.get_ref().clone()).collect();
+        // What a later one of the same key replaces is not said.
+        let key = |s: &Spanned<String>| s.get_ref().split('=').next().unwrap_or("").trim().to_owned();
+        let last = |(i, s): &(usize, &&Spanned<String>)| !changes[i + 1..].iter().any(|later| key(later) == key(s));
+        let set = changes.iter().enumerate().filter(last).map(|(_, s)| s.get_ref().clone()).collect();
         Ok(match arm {
             Some(arm) => Arm {
                 id: arm.id.get_ref().clone(),
