@@ -4,6 +4,8 @@ use std::path::Path;
 
 use toml::Spanned;
 
+use super::parts::{Part, Settings};
+use super::place::Place;
 use super::plan::{Arm, BASELINE, Plan, Priority};
 use super::typed::{self, Budget, Seeds, Typed};
 use super::verdict::Complexity;
@@ -43,103 +45,6 @@ impl Plan {
         };
         let (own, over) = Part::split(typed, chosen);
         Resolving { place, own, over, scale, known }.plan()
-    }
-}
-
-/// The file that is read.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    text: &'a str,
-    path: &'a Path,
-}
-
-impl Place<'_> {
-    fn line<T>(&self, value: &Spanned<T>) -> usize {
-        self.line_at(value.span().start)
-    }
-
-    fn line_at(&self, offset: usize) -> usize {
-        1 + self.text.as_bytes().iter().take(offset).filter(|&&b| b == b'\n').count()
-    }
-
-    /// An error on the line of a value.
-    fn at<T>(&self, value: &Spanned<T>, reason: impl ToString) -> Error {
-        self.on(self.line(value), reason)
-    }
-
-    fn on(&self, line: usize, reason: impl ToString) -> Error {
-        Error::Plan { place: format!("{}, line {line}", self.path.display()), reason: reason.to_string() }
-    }
-
-    /// An error of the plan as a whole.
-    fn whole(&self, reason: impl ToString) -> Error {
-        Error::Plan { place: self.path.display().to_string(), reason: reason.to_string() }
-    }
-
-    fn syntax(&self, error: &toml::de::Error) -> Error {
-        match error.span() {
-            Some(span) => self.on(self.line_at(span.start), error.message()),
-            None => self.whole(error.message()),
-        }
-    }
-}
-
-/// The settings that the plan and a scale both may have.
-#[derive(Default)]
-struct Settings {
-    baseline: Option<Spanned<String>>,
-    set: Vec<Spanned<String>>,
-    seeds: Option<Spanned<Seeds>>,
-    budget: Option<Spanned<Budget>>,
-    time_limit: Option<Spanned<f64>>,
-    tolerance: Option<Spanned<f64>>,
-    eval: Option<typed::Windows>,
-    compress: Option<Spanned<typed::Compress>>,
-}
-
-/// What only the plan has.
-struct Part {
-    name: String,
-    description: String,
-    data: typed::Data,
-    order: Vec<Spanned<String>>,
-    arms: Vec<typed::Arm>,
-    /// Overrides of arms by the scale.
-    arm_sets: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
-}
-
-impl Part {
-    /// The plan's own part, and the settings of the scale over those of the plan.
-    fn split(t: Typed, scale: Option<typed::Scale>) -> (Self, Settings) {
-        let mut settings = Settings {
-            baseline: t.baseline,
-            set: t.set,
-            seeds: t.seeds,
-            budget: t.budget,
-            time_limit: t.time_limit_seconds,
-            tolerance: t.tolerance,
-            eval: t.eval,
-            compress: t.compress,
-        };
-        let (mut description, mut arm_sets) = (t.description, Vec::new());
-        if let Some(s) = scale {
-            if !s.description.is_empty() {
-                description = [description, s.description].join(" ").trim().to_owned();
-            }
-            arm_sets = s.arm.into_iter().collect();
-            settings.set.extend(s.set);
-            settings = Settings {
-                baseline: s.baseline.or(settings.baseline),
-                set: settings.set,
-                seeds: s.seeds.or(settings.seeds),
-                budget: s.budget.or(settings.budget),
-                time_limit: s.time_limit_seconds.or(settings.time_limit),
-                tolerance: s.tolerance.or(settings.tolerance),
-                eval: s.eval.or(settings.eval),
-                compress: s.compress.or(settings.compress),
-            };
-        }
-        (Self { name: t.name, description, data: t.data, order: t.order, arms: t.arms, arm_sets }, settings)
     }
 }
 
