@@ -6,6 +6,8 @@ mod conformance;
 mod golden;
 #[path = "suite/session.rs"]
 mod session;
+#[path = "suite/trained.rs"]
+mod trained;
 #[path = "suite/twins.rs"]
 mod twins;
 
@@ -76,6 +78,7 @@ const TESTS: &[Test] = &[
     ("session::long_prompts_of_a_quantised_model", long_prompts),
     ("metric::reproduces_the_reference", reproduces_the_reference),
     ("generate::greedy_text_is_that_of_the_cpu", greedy_text),
+    ("generate::a_trained_model_says_and_scores_what_it_does_on_the_cpu", trained_model),
     ("decode::five_kernels_a_layer_and_one_submission_a_token", five_kernels),
     ("decode::in_small_bindings", decode_in_small_bindings),
     ("sample::as_the_host_does", sample_as_the_host_does),
@@ -184,6 +187,15 @@ fn greedy_text(mut gpu: Wgpu) {
             assert_eq!(text(&model, &weights, &mut gpu), expected, "{case}, codes: {quantised}");
         }
     }
+}
+
+fn trained_model(gpu: Wgpu) {
+    let (artifact, tokenizer) = trained::model();
+    let expected = trained::make(&mut Engine::cpu(&artifact.model, 1).unwrap(), &tokenizer);
+    let found = trained::make(&mut Engine::gpu(&artifact.model, gpu, 0, None).unwrap(), &tokenizer);
+    assert_eq!(found.texts, expected.texts);
+    assert!((found.bits_per_byte - expected.bits_per_byte).abs() < trained::BITS, "{found:?} for {expected:?}");
+    assert!((found.nats - expected.nats).abs() < trained::NATS, "{found:?} for {expected:?}");
 }
 
 /// A software adapter, which all adapters of CI are, is for those who ask.
