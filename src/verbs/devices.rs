@@ -52,6 +52,7 @@ struct Gpu<'a> {
     max_workgroup_bytes: u32,
     subgroup_size: [u32; 2],
     features: &'a [String],
+    specialisations: &'a [String],
     self_check: &'static str,
     largest_difference: Option<f32>,
     tokens_per_second: Option<f64>,
@@ -84,6 +85,7 @@ impl<'a> Gpu<'a> {
             max_workgroup_bytes: facts.max_workgroup_bytes,
             subgroup_size: facts.subgroup_size,
             features: &facts.features,
+            specialisations: &facts.specialisations,
             self_check: if adapter.check.is_ok() { "passed" } else { "failed" },
             largest_difference: adapter.check.as_ref().ok().copied(),
             tokens_per_second: speed.and_then(|s| s.as_ref().ok().copied()),
@@ -123,8 +125,13 @@ fn row(adapter: &Adapter) -> Vec<String> {
 fn limits(adapter: &Adapter) -> String {
     let facts = &adapter.facts;
     let [fewest, most] = facts.subgroup_size;
+    let special = match &facts.specialisations[..] {
+        [] => "none".into(),
+        some => some.join(", "),
+    };
     format!(
-        "{}: bindings of {} bytes, {} invocations and {} bytes to a workgroup, subgroups of {fewest} to {most}; {}\n",
+        "{}: bindings of {} bytes, {} invocations and {} bytes to a workgroup, subgroups of {fewest} to {most}; {}; \
+         specialisations on: {special}\n",
         adapter.device,
         thousands(facts.max_binding_bytes),
         facts.max_workgroup_size,

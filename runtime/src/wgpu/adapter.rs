@@ -1,9 +1,13 @@
 //! The GPUs of this machine.
 
+use super::special::Specialisations;
+
 /// A GPU that is there; opened by [`Wgpu::new`](super::Wgpu::new).
 #[derive(Clone, Debug)]
 pub struct Adapter {
     pub(super) inner: wgpu::Adapter,
+    /// Whether its WGSL has products of four bytes at once.
+    packed_dots: bool,
 }
 
 /// What a GPU says of itself.
@@ -30,6 +34,8 @@ pub struct Facts {
     /// Of the features that matter to numbers those it has: `shader_f16`, `subgroup`, `pipeline_cache`,
     /// `timestamp_query`.
     pub features: Vec<String>,
+    /// Those of its specialisations that are on if nobody says otherwise.
+    pub specialisations: Vec<String>,
 }
 
 /// All GPUs that can be used through WebGPU, in the system's order; in a browser the one it gives.
@@ -41,7 +47,9 @@ pub async fn adapters() -> Vec<Adapter> {
     } else {
         instance.enumerate_adapters(wgpu::Backends::all()).await
     };
-    found.into_iter().map(|inner| Adapter { inner }).collect()
+    let packed_dots =
+        instance.wgsl_language_features().contains(wgpu::WgslLanguageFeatures::Packed4x8IntegerDotProduct);
+    found.into_iter().map(|inner| Adapter { inner, packed_dots }).collect()
 }
 
 impl Adapter {
@@ -53,6 +61,16 @@ impl Adapter {
     /// Whether it is a program that plays a GPU on the CPU, for tests.
     pub fn is_software(&self) -> bool {
         self.inner.get_info().device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// Those it has.
+    pub fn specialisations(&self) -> Specialisations {
+        let has = self.inner.features();
+        Specialisations {
+            subgroups: has.contains(wgpu::Features::SUBGROUP) && !cfg!(target_family = "wasm"),
+            packed_dots: self.packed_dots,
+            f16: has.contains(wgpu::Features::SHADER_F16),
+        }
     }
 
     /// What it says of itself.
@@ -83,6 +101,13 @@ impl Adapter {
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
             features,
+            specialisations: self
+                .specialisations()
+                .and(Specialisations::default())
+                .names()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Attention of a decoding step, from queries, keys and values as they were multiplied.
 
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use super::queue::Slice;
+use super::special::Specialisations;
 use super::weight::{Matrix, Part};
 use super::{Act, Wgpu, cache};
 use crate::ops::{Heads, Rope};
@@ -16,9 +17,23 @@ params! {
 
 pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
     "attend",
-    concat!(include_str!("weight.wgsl"), include_str!("attend.wgsl")),
+    wgsl!("parts/kept.wgsl", "parts/sum.wgsl", "weight.wgsl", "attend.wgsl"),
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
-);
+)
+.special(&[
+    (
+        Specialisations { subgroups: true, ..Specialisations::NONE },
+        wgsl!("parts/kept.wgsl", "parts/sum_subgroups.wgsl", "weight.wgsl", "attend.wgsl"),
+    ),
+    (
+        Specialisations { f16: true, ..Specialisations::NONE },
+        wgsl!("parts/kept_f16.wgsl", "parts/sum.wgsl", "weight.wgsl", "attend.wgsl"),
+    ),
+    (
+        Specialisations { subgroups: true, f16: true, ..Specialisations::NONE },
+        wgsl!("parts/kept_f16.wgsl", "parts/sum_subgroups.wgsl", "weight.wgsl", "attend.wgsl"),
+    ),
+]);
 
 /// Widest head the kernel has room for.
 pub(super) const WIDEST: usize = 256;

@@ -34,30 +34,16 @@ const KEYS: u32 = 64u;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read> value_embedding: array<f32>;
 @group(0) @binding(4) var<storage, read> angles: array<vec2<f32>>;
-@group(0) @binding(5) var<storage, read_write> keys: array<f32>;
-@group(0) @binding(6) var<storage, read_write> values: array<f32>;
+@group(0) @binding(5) var<storage, read_write> keys: array<Kept>;
+@group(0) @binding(6) var<storage, read_write> values: array<Kept>;
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 var<workgroup> query: array<f32, 256>;
 var<workgroup> key: array<f32, 256>;
 var<workgroup> value: array<f32, 256>;
 var<workgroup> result: array<f32, 256>;
-var<workgroup> sums: array<vec4<f32>, 256>;
 var<workgroup> scores: array<f32, 64>;
 var<workgroup> shares: array<f32, 64>;
-
-fn reduce(t: u32, v: vec4<f32>) -> vec4<f32> {
-    workgroupBarrier();
-    sums[t] = v;
-    for (var half = 128u; half > 0u; half >>= 1u) {
-        workgroupBarrier();
-        if t < half {
-            sums[t] += sums[t + half];
-        }
-    }
-    workgroupBarrier();
-    return sums[0];
-}
 
 // Channel c of a head that was read as `v`, whose partner in the rotation is `other`.
 fn rotated(c: u32, v: f32, other: f32) -> f32 {
@@ -69,7 +55,8 @@ fn rotated(c: u32, v: f32, other: f32) -> f32 {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: vec3<u32>) {
+fn main(place: Place, @builtin(workgroup_id) group: vec3<u32>) {
+    let t = place.t;
     let head = group.x;
     let kv_head = head / p.group;
     let kv_width = p.heads / p.group * p.dim;
@@ -89,7 +76,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
     query[t] = q;
     key[t] = k;
     value[t] = v;
-    let norms = reduce(t, vec4<f32>(q * q, k * k, v * v, 0.0));
+    let norms = sum_of_all(place, vec4<f32>(q * q, k * k, v * v, 0.0));
     if t < p.dim {
         let width = f32(p.dim);
         let partner = select(t - p.half, t + p.half, t < p.half);
@@ -107,8 +94,8 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
     query[t] = q;
     key[t] = k;
     if t < p.dim && group.y == 0u && head % p.group == 0u {
-        keys[p.past * kv_width + at + t] = k;
-        values[p.past * kv_width + at + t] = v;
+        keys[p.past * kv_width + at + t] = Kept(k);
+        values[p.past * kv_width + at + t] = Kept(v);
     }
     let first = group.y * p.part;
     let end = min(first + p.part, p.past + 1u);
@@ -123,7 +110,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
         var dot = 0.0;
         if position < p.past && position < end {
             for (var c = t % 4u; c < p.dim; c += 4u) {
-                dot += query[c] * keys[position * kv_width + at + c];
+                dot += query[c] * f32(keys[position * kv_width + at + c]);
             }
         } else if position == p.past && position < end {
             for (var c = t % 4u; c < p.dim; c += 4u) {
@@ -160,7 +147,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
                     if k0 + i == p.past {
                         acc[j] += shares[i] * value[c];
                     } else {
-                        acc[j] += shares[i] * values[row + c];
+                        acc[j] += shares[i] * f32(values[row + c]);
                     }
                 }
             }
@@ -181,7 +168,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
         out = result[t];
     }
     if (p.flags & EXCLUDE_SELF) != 0u {
-        let along = reduce(t, vec4<f32>(out * v, 0.0, 0.0, 0.0)).x;
+        let along = sum_of_all(place, vec4<f32>(out * v, 0.0, 0.0, 0.0)).x;
         out -= along / max(norms.z, 1e-24) * v;
     }
     let index = group.y * p.heads + head;

@@ -1,7 +1,8 @@
 //! Causal grouped-query attention.
 
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use super::queue::Slice;
+use super::special::Specialisations;
 use super::{Act, Wgpu};
 use crate::ops::Heads;
 
@@ -12,12 +13,28 @@ params! {
 
 pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
     "attention",
-    include_str!("attention.wgsl"),
+    wgsl!("parts/kept.wgsl", "attention.wgsl"),
     &[Access::Read, Access::Read, Access::Read, Access::Write],
 );
 
+/// It over keys and values that a session remembers as f16.
+pub(super) static OVER_F16: Kernel = Kernel::new::<Params>(
+    "attention_over_f16",
+    wgsl!("parts/kept_f16.wgsl", "attention.wgsl"),
+    &[Access::Read, Access::Read, Access::Read, Access::Write],
+)
+.only_with(Specialisations { f16: true, ..Specialisations::NONE });
+
 /// Widest head the kernel has room for.
 pub(super) const WIDEST: usize = 1024;
+
+/// Over all keys and values a session remembers.
+pub(super) fn remembered(gpu: &mut Wgpu, heads: Heads, q: &Act, k: &Act, v: &Act) -> Act {
+    let kernel = if gpu.machine.on.f16 { &OVER_F16 } else { &KERNEL };
+    let y = gpu.like(q, q.cols);
+    attend(gpu, kernel, heads, 1, [q.len, k.len], [q.all(), k.all(), v.all(), y.all()]);
+    y
+}
 
 /// `q [B, Tq, H·D]`, keys and values `[B, Tk, K·D]` of the same sequences; query `i` is position `Tk − Tq + i`.
 pub(super) fn attention(gpu: &mut Wgpu, heads: Heads, q: &Act, k: &Act, v: &Act) -> Act {
@@ -26,13 +43,20 @@ pub(super) fn attention(gpu: &mut Wgpu, heads: Heads, q: &Act, k: &Act, v: &Act)
     for (row, rows) in gpu.sequences(q.sequences, longest, q.cols.max(k.cols)) {
         let (first, sequences) = (row / longest, rows / longest);
         let of = |x: &Act| x.part(first * x.len, sequences * x.len);
-        attend(gpu, heads, sequences, [q.len, k.len], [of(q), of(k), of(v), of(&y)]);
+        attend(gpu, &KERNEL, heads, sequences, [q.len, k.len], [of(q), of(k), of(v), of(&y)]);
     }
     y
 }
 
 /// As [`attention`] of `sequences` sequences of so many queries and keys each.
-pub(super) fn attend(gpu: &mut Wgpu, heads: Heads, sequences: usize, [q, k]: [usize; 2], slices: [Slice; 4]) {
+fn attend(
+    gpu: &mut Wgpu,
+    kernel: &'static Kernel,
+    heads: Heads,
+    sequences: usize,
+    [q, k]: [usize; 2],
+    slices: [Slice; 4],
+) {
     assert!(heads.dim <= WIDEST, "a head of {} channels", heads.dim);
     let queries = (WIDEST / heads.dim).min(16);
     let params = Params {
@@ -46,5 +70,5 @@ pub(super) fn attend(gpu: &mut Wgpu, heads: Heads, sequences: usize, [q, k]: [us
         scale: 1.0 / (heads.dim as f32).sqrt(),
     };
     let grid = [q.div_ceil(queries) as u32, heads.query as u32, sequences as u32];
-    gpu.queue.dispatch(&KERNEL, &params, slices.to_vec(), grid);
+    gpu.queue.dispatch(kernel, &params, slices.to_vec(), grid);
 }

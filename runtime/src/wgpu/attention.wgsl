@@ -18,8 +18,8 @@ const LOWEST: f32 = -3.0e38;
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
-@group(0) @binding(2) var<storage, read> k: array<f32>;
-@group(0) @binding(3) var<storage, read> v: array<f32>;
+@group(0) @binding(2) var<storage, read> k: array<Kept>;
+@group(0) @binding(3) var<storage, read> v: array<Kept>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 var<workgroup> qs: array<f32, 1024>;
@@ -53,7 +53,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
         let keys = min(p.keys, end - k0);
         workgroupBarrier();
         for (var i = t; i < keys * p.dim; i += 256u) {
-            tile[i / p.dim * (p.dim + 1u) + i % p.dim] = k[kv_at + (k0 + i / p.dim) * kv_width + i % p.dim];
+            tile[i / p.dim * (p.dim + 1u) + i % p.dim] = f32(k[kv_at + (k0 + i / p.dim) * kv_width + i % p.dim]);
         }
         workgroupBarrier();
         for (var i = t; i < queries * keys; i += 256u) {
@@ -78,7 +78,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
             maxima[t] = high;
         }
         for (var i = t; i < keys * p.dim; i += 256u) {
-            tile[i / p.dim * (p.dim + 1u) + i % p.dim] = v[kv_at + (k0 + i / p.dim) * kv_width + i % p.dim];
+            tile[i / p.dim * (p.dim + 1u) + i % p.dim] = f32(v[kv_at + (k0 + i / p.dim) * kv_width + i % p.dim]);
         }
         workgroupBarrier();
         for (var i = t; i < queries * keys; i += 256u) {

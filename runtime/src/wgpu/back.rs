@@ -1,8 +1,9 @@
 //! A decoding step back to the residual stream.
 
 use super::front::{OUTPUTS, Skip};
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use super::queue::Slice;
+use super::special::Specialisations;
 use super::weight::{Matrix, Part};
 use super::{Act, Wgpu};
 use crate::ops::Heads;
@@ -17,9 +18,23 @@ params! {
 
 pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
     "back",
-    concat!(include_str!("weight.wgsl"), include_str!("row.wgsl"), include_str!("back.wgsl")),
+    wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum.wgsl", "parts/tile.wgsl", "back.wgsl"),
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
-);
+)
+.special(&[
+    (
+        Specialisations { subgroups: true, ..Specialisations::NONE },
+        wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum_subgroups.wgsl", "parts/tile.wgsl", "back.wgsl"),
+    ),
+    (
+        Specialisations { packed_dots: true, ..Specialisations::NONE },
+        wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum.wgsl", "parts/tile_packed.wgsl", "back.wgsl"),
+    ),
+    (
+        Specialisations { subgroups: true, packed_dots: true, ..Specialisations::NONE },
+        wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum_subgroups.wgsl", "parts/tile_packed.wgsl", "back.wgsl"),
+    ),
+]);
 
 const SKIP: u32 = 1;
 const GATE: u32 = 2;

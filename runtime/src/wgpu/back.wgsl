@@ -58,7 +58,8 @@ fn joined(c: u32) -> f32 {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: vec3<u32>) {
+fn main(at: Place, @builtin(workgroup_id) group: vec3<u32>) {
+    let t = at.t;
     let out = group.x * OUTPUTS + t / LANES;
     let row = min(out, p.outs - 1u);
     var sum = 0.0;
@@ -75,15 +76,11 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
                 }
             }
         }
-        if 4u * t < count {
-            v *= factors(p.w, k + 4u * t);
-        }
-        tile[t] = v;
-        workgroupBarrier();
+        fill(at, p.w, k, count, v);
         sum += dot_tile(p.w, row, t % LANES, k, count);
         workgroupBarrier();
     }
-    let total = reduce(t, sum, 0.0);
+    let total = reduce(at, sum, 0.0);
     if t % LANES == 0u && out < p.outs {
         let branch = total.x * row_scale(p.w, out) * element(p.scale, 0u, out);
         if (p.flags & LANES_TWO) == 0u {
@@ -91,12 +88,7 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
         } else {
             var other = lane1[out];
             if (p.flags & SKIP) != 0u {
-                let s = element(p.skip, p.skip_row, out) * skip[out];
-                if (p.flags & GATE) != 0u {
-                    other = s + (other - s) / (1.0 + exp(-element(p.gates, p.skip_row, out)));
-                } else {
-                    other += s;
-                }
+                other = join(p.skip, p.gates, (p.flags & GATE) != 0u, p.skip_row, out, other, skip[out]);
             }
             let keep = element(p.keep, p.keep_row, p.keep_col);
             out0[out] = keep * lane0[out] + element(p.post, p.post_row, 0u) * branch;

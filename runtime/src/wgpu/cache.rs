@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::Pooled;
-use super::{Act, Wgpu};
+use super::{Act, Wgpu, narrow};
 
 /// Rows a session has room for at first.
 const FIRST: usize = 256;
@@ -45,7 +45,7 @@ impl Cache {
 
 /// Room for `more` further rows in what virtual layer `pass` remembers, keys and values.
 pub(super) fn room(gpu: &mut Wgpu, pass: usize, more: usize, cols: usize) -> [Arc<Pooled>; 2] {
-    let row = 4 * cols as u64;
+    let row = if gpu.machine.on.f16 { 2 } else { 4 } * cols as u64;
     let past = gpu.cache.past;
     if gpu.cache.passes.len() <= pass {
         gpu.cache.passes.resize_with(pass + 1, Default::default);
@@ -59,7 +59,7 @@ pub(super) fn room(gpu: &mut Wgpu, pass: usize, more: usize, cols: usize) -> [Ar
                 let rows = (past + more).next_power_of_two().max(FIRST);
                 let new = Arc::new(gpu.take(rows as u64 * row));
                 if let Some(old) = old.filter(|_| past > 0) {
-                    gpu.queue.copy((old.buffer(), 0), (new.buffer(), 0), past as u64 * row);
+                    gpu.queue.copy((old.buffer(), 0), (new.buffer(), 0), (past as u64 * row).next_multiple_of(4));
                 }
                 new
             }
@@ -69,7 +69,8 @@ pub(super) fn room(gpu: &mut Wgpu, pass: usize, more: usize, cols: usize) -> [Ar
     })
 }
 
-/// Remembers `k` and `v` of virtual layer `pass` and returns all keys and values of the sequence so far.
+/// Remembers `k` and `v` of virtual layer `pass` and returns all keys and values of the sequence so far, for
+/// [`attention::remembered`](super::attention::remembered): they are f16 where the machine keeps them so.
 ///
 /// # Panics
 /// If the pass has several sequences.
@@ -78,8 +79,12 @@ pub(super) fn extend(gpu: &mut Wgpu, pass: usize, k: &Act, v: &Act) -> [Act; 2] 
     let kept = room(gpu, pass, k.len, k.cols);
     let past = gpu.cache.past;
     let mut kept = kept.into_iter().zip([k, v]).map(|(buffer, new)| {
-        let row = 4 * new.cols as u64;
-        gpu.queue.copy((new.buffer.buffer(), 0), (buffer.buffer(), past as u64 * row), new.len as u64 * row);
+        if gpu.machine.on.f16 {
+            narrow::narrow(gpu, new, buffer.buffer(), past * new.cols);
+        } else {
+            let row = 4 * new.cols as u64;
+            gpu.queue.copy((new.buffer.buffer(), 0), (buffer.buffer(), past as u64 * row), new.len as u64 * row);
+        }
         Act { buffer, sequences: 1, len: past + new.len, cols: new.cols, start: 0 }
     });
     std::array::from_fn(|_| kept.next().expect("keys and values"))

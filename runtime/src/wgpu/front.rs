@@ -1,7 +1,8 @@
 //! A decoding step from the residual stream to products with weights.
 
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use super::queue::Slice;
+use super::special::Specialisations;
 use super::weight::{Matrix, Part};
 use super::{Act, Wgpu};
 
@@ -15,9 +16,23 @@ params! {
 
 pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
     "front",
-    concat!(include_str!("weight.wgsl"), include_str!("row.wgsl"), include_str!("front.wgsl")),
+    wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum.wgsl", "parts/tile.wgsl", "front.wgsl"),
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
-);
+)
+.special(&[
+    (
+        Specialisations { subgroups: true, ..Specialisations::NONE },
+        wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum_subgroups.wgsl", "parts/tile.wgsl", "front.wgsl"),
+    ),
+    (
+        Specialisations { packed_dots: true, ..Specialisations::NONE },
+        wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum.wgsl", "parts/tile_packed.wgsl", "front.wgsl"),
+    ),
+    (
+        Specialisations { subgroups: true, packed_dots: true, ..Specialisations::NONE },
+        wgsl!("weight.wgsl", "parts/row.wgsl", "parts/row_sum_subgroups.wgsl", "parts/tile_packed.wgsl", "front.wgsl"),
+    ),
+]);
 
 /// Outputs of a workgroup.
 pub(super) const OUTPUTS: usize = 8;

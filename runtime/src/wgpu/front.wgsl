@@ -46,12 +46,7 @@ const SOFTCAP: u32 = 128u;
 fn channel(c: u32, first: bool) -> f32 {
     var v = x[c];
     if (p.flags & SKIP) != 0u {
-        let s = element(p.skip, p.skip_row, c) * skip[c];
-        if (p.flags & GATE) != 0u {
-            v = s + (v - s) / (1.0 + exp(-element(p.gates, p.skip_row, c)));
-        } else {
-            v += s;
-        }
+        v = join(p.skip, p.gates, (p.flags & GATE) != 0u, p.skip_row, c, v, skip[c]);
     }
     if first && (p.flags & KEEP_JOINED) != 0u {
         kept[c] = v;
@@ -79,7 +74,8 @@ fn activate(v: f32) -> f32 {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: vec3<u32>) {
+fn main(at: Place, @builtin(workgroup_id) group: vec3<u32>) {
+    let t = at.t;
     // Which product this workgroup is part of, and which of its outputs.
     var m = p.w0;
     var outs = p.outs0;
@@ -112,15 +108,11 @@ fn main(@builtin(local_invocation_index) t: u32, @builtin(workgroup_id) group: v
             }
         }
         square += dot(v, v);
-        if 4u * t < count {
-            v *= factors(m, k + 4u * t);
-        }
-        tile[t] = v;
-        workgroupBarrier();
+        fill(at, m, k, count, v);
         sum += dot_tile(m, row, t % LANES, k, count);
         workgroupBarrier();
     }
-    let total = reduce(t, sum, square);
+    let total = reduce(at, sum, square);
     if t % LANES == 0u && out < outs {
         var v = total.x * row_scale(m, out);
         if (p.flags & NORM) != 0u {

@@ -1,8 +1,9 @@
 //! A kernel: its WGSL, its parameters, what it binds.
 
+use super::special::Specialisations;
 use super::{
-    attend, attention, back, cross_entropy, embed, exclude_self, front, head_norm_rope, linear, peak, pointwise,
-    rms_norm, sample,
+    attend, attention, back, cross_entropy, embed, exclude_self, front, head_norm_rope, linear, narrow, peak,
+    pointwise, rms_norm, sample,
 };
 
 /// How a kernel uses a storage buffer.
@@ -19,8 +20,12 @@ pub(super) enum Access {
 pub(super) struct Kernel {
     /// Its name, which is that of its files.
     pub(super) name: &'static str,
-    /// The module, with the entry point `main`.
-    pub(super) wgsl: &'static str,
+    /// The module, with the entry point `main`, for any GPU.
+    base: &'static str,
+    /// The same for a GPU with these specialisations; where there are several that one has, the last is taken.
+    special: &'static [(Specialisations, &'static str)],
+    /// Specialisations without which there is no use for it.
+    only_with: Specialisations,
     /// Its storage buffers, bindings 1 and up.
     pub(super) buffers: &'static [Access],
     /// Size of its parameters, and each field's name, offset and size; for the test that WGSL has the same.
@@ -32,13 +37,15 @@ pub(super) struct Kernel {
 pub(super) type Field = (&'static str, usize, usize);
 
 /// All of them, each a pipeline that is made when the machine is.
-pub(super) const KERNELS: [&Kernel; 13] = [
+const KERNELS: [&Kernel; 15] = [
     &embed::KERNEL,
     &rms_norm::KERNEL,
     &pointwise::KERNEL,
     &linear::KERNEL,
     &head_norm_rope::KERNEL,
     &attention::KERNEL,
+    &attention::OVER_F16,
+    &narrow::KERNEL,
     &exclude_self::KERNEL,
     &cross_entropy::KERNEL,
     &front::KERNEL,
@@ -47,6 +54,17 @@ pub(super) const KERNELS: [&Kernel; 13] = [
     &sample::KERNEL,
     &peak::KERNEL,
 ];
+
+/// Those of a machine with `on`.
+pub(super) fn kernels(on: Specialisations) -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.into_iter().filter(move |kernel| on.and(kernel.only_with) == kernel.only_with)
+}
+
+/// WGSL that is in several files.
+macro_rules! wgsl {
+    ($($file:literal),+ $(,)?) => { concat!($(include_str!($file)),+) };
+}
+pub(super) use wgsl;
 
 /// Parameters of a kernel: plain numbers in the layout of a uniform buffer.
 pub(super) trait Params: bytemuck::Pod {
@@ -73,7 +91,24 @@ pub(super) use params;
 impl Kernel {
     /// A kernel with parameters `P`.
     pub(super) const fn new<P: Params>(name: &'static str, wgsl: &'static str, buffers: &'static [Access]) -> Self {
-        Self { name, wgsl, buffers, params: (size_of::<P>(), P::FIELDS) }
+        let params = (size_of::<P>(), P::FIELDS);
+        Self { name, base: wgsl, special: &[], only_with: Specialisations::NONE, buffers, params }
+    }
+
+    /// It in other words for GPUs with more.
+    pub(super) const fn special(self, special: &'static [(Specialisations, &'static str)]) -> Self {
+        Self { special, ..self }
+    }
+
+    /// It, where a machine has these only.
+    pub(super) const fn only_with(self, only_with: Specialisations) -> Self {
+        Self { only_with, ..self }
+    }
+
+    /// Its module on a machine with `on`.
+    pub(super) fn wgsl(&self, on: Specialisations) -> &'static str {
+        let mut special = self.special.iter().rev();
+        special.find(|(needs, _)| on.and(*needs) == *needs).map_or(self.base, |(_, wgsl)| wgsl)
     }
 }
 
@@ -85,31 +120,62 @@ pub(super) fn groups(items: usize, each: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
     use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 
     use super::*;
 
-    fn parse(kernel: &Kernel) -> Module {
-        naga::front::wgsl::parse_str(kernel.wgsl)
-            .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(kernel.wgsl, kernel.name)))
+    /// All modules, and what each needs.
+    fn modules() -> impl Iterator<Item = (&'static Kernel, Specialisations, &'static str)> {
+        KERNELS.into_iter().flat_map(|kernel| {
+            let special = kernel.special.iter().map(move |&(needs, wgsl)| (kernel, needs, wgsl));
+            special.chain([(kernel, kernel.only_with, kernel.base)])
+        })
+    }
+
+    fn parse(kernel: &Kernel, wgsl: &str) -> Module {
+        naga::front::wgsl::parse_str(wgsl)
+            .unwrap_or_else(|e| panic!("{}", e.emit_to_string_with_path(wgsl, kernel.name)))
     }
 
     #[test]
-    fn every_kernel_is_valid_without_any_capability() {
-        assert!(KERNELS.len() <= 16, "a cold start compiles them all");
-        for kernel in KERNELS {
-            let module = parse(kernel);
-            if let Err(error) = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module) {
-                panic!("{}", error.emit_to_string_with_path(kernel.wgsl, kernel.name));
+    fn every_kernel_is_valid_with_the_capabilities_it_needs_alone() {
+        for (kernel, needs, wgsl) in modules() {
+            let mut capabilities = Capabilities::empty();
+            capabilities.set(Capabilities::SUBGROUP, needs.subgroups);
+            capabilities.set(Capabilities::SHADER_FLOAT16, needs.f16);
+            let valid = |capabilities| {
+                let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+                validator
+                    .subgroup_stages(ShaderStages::COMPUTE)
+                    .subgroup_operations(SubgroupOperationSet::all())
+                    .validate(&parse(kernel, wgsl))
+            };
+            if let Err(error) = valid(capabilities) {
+                panic!("{}", error.emit_to_string_with_path(wgsl, kernel.name));
             }
+            // What is special makes use of it.
+            assert!(capabilities.is_empty() || valid(Capabilities::empty()).is_err(), "{}: {needs:?}", kernel.name);
+            assert_eq!(wgsl.contains("dot4I8Packed"), needs.packed_dots, "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn a_machine_takes_the_most_special_it_has() {
+        assert!(kernels(Specialisations::ALL).count() <= 16, "a cold start compiles them all");
+        assert_eq!(kernels(Specialisations::NONE).count(), 13);
+        for (kernel, needs, wgsl) in modules() {
+            assert!(std::ptr::eq(kernel.wgsl(needs), wgsl), "{}: {needs:?}", kernel.name);
+            let of_all = modules().filter(|(k, ..)| std::ptr::eq(*k, kernel)).map(|(_, needs, _)| needs);
+            let most = of_all.max_by_key(|needs| needs.names().len()).expect("its base at least");
+            assert!(std::ptr::eq(kernel.wgsl(Specialisations::ALL), kernel.wgsl(most)), "{}", kernel.name);
         }
     }
 
     #[test]
     fn kernels_stay_within_the_defaults_of_webgpu() {
-        for kernel in KERNELS {
-            let module = parse(kernel);
+        for (kernel, _, wgsl) in modules() {
+            let module = parse(kernel, wgsl);
             let [entry] = &module.entry_points[..] else { panic!("{}: one entry point", kernel.name) };
             assert_eq!((entry.stage, &*entry.name), (ShaderStage::Compute, "main"), "{}", kernel.name);
             assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{}", kernel.name);
@@ -127,8 +193,8 @@ mod tests {
 
     #[test]
     fn rust_and_wgsl_lay_parameters_out_alike() {
-        for kernel in KERNELS {
-            let module = parse(kernel);
+        for (kernel, _, wgsl) in modules() {
+            let module = parse(kernel, wgsl);
             let layout = module.to_ctx();
             let (_, uniform) =
                 module.global_variables.iter().find(|(_, v)| v.space == AddressSpace::Uniform).expect(kernel.name);
@@ -158,8 +224,8 @@ mod tests {
 
     #[test]
     fn buffers_are_bound_as_declared() {
-        for kernel in KERNELS {
-            let module = parse(kernel);
+        for (kernel, _, wgsl) in modules() {
+            let module = parse(kernel, wgsl);
             let mut found: Vec<(u32, Access)> = module
                 .global_variables
                 .iter()

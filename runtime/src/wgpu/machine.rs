@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::kernel::{Access, KERNELS, Kernel};
+use super::adapter::Adapter;
+use super::kernel::{Access, Kernel, kernels};
+use super::special::Specialisations;
 use crate::{Error, Result};
 
 /// A kernel, ready to be dispatched.
@@ -21,6 +23,8 @@ pub(super) struct Machine {
     pub(super) info: wgpu::AdapterInfo,
     /// Bytes a binding can have.
     pub(super) limit: u64,
+    /// What its kernels make use of.
+    pub(super) on: Specialisations,
     pipelines: HashMap<&'static str, Pipeline>,
     failure: Arc<Mutex<Option<Failure>>>,
 }
@@ -33,8 +37,11 @@ enum Failure {
 }
 
 impl Machine {
-    /// Opens `adapter`, with bindings of `limit` bytes at most, and makes all pipelines.
-    pub(super) async fn open(adapter: &wgpu::Adapter, limit: Option<u64>) -> Result<Self> {
+    /// Opens `adapter`, with bindings of `limit` bytes at most and those of `wanted` that it has, and makes all
+    /// pipelines.
+    pub(super) async fn open(adapter: &Adapter, limit: Option<u64>, wanted: Specialisations) -> Result<Self> {
+        let on = adapter.specialisations().and(wanted);
+        let adapter = &adapter.inner;
         let info = adapter.get_info();
         let (most, base) = (adapter.limits(), wgpu::Limits::default());
         // More than the defaults of WebGPU only where it saves splitting: nothing is computed in another way.
@@ -47,7 +54,7 @@ impl Machine {
         };
         let limit = limit.unwrap_or(u64::MAX).min(required_limits.max_storage_buffer_binding_size);
         let cannot = |reason: String| Error::Gpu { adapter: info.name.clone(), reason };
-        let required_features = adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        let required_features = (adapter.features() & wgpu::Features::PIPELINE_CACHE) | on.features();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("sixpack"),
             required_features,
@@ -58,15 +65,15 @@ impl Machine {
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| cannot(e.to_string()))?;
         let failure = watch(&device);
         #[cfg(not(target_family = "wasm"))]
-        let saved = super::saved::Saved::open(&device, &info);
+        let saved = super::saved::Saved::open(&device, &info, on);
         #[cfg(not(target_family = "wasm"))]
         let cache = saved.as_ref().map(super::saved::Saved::cache);
         #[cfg(target_family = "wasm")]
         let cache = None;
-        let pipelines = KERNELS.iter().map(|kernel| (kernel.name, pipeline(&device, kernel, cache))).collect();
+        let pipelines = kernels(on).map(|kernel| (kernel.name, pipeline(&device, kernel, on, cache))).collect();
         #[cfg(not(target_family = "wasm"))]
         saved.iter().for_each(super::saved::Saved::keep);
-        let machine = Self { device, queue, info, limit, pipelines, failure };
+        let machine = Self { device, queue, info, limit, on, pipelines, failure };
         machine.check()?;
         Ok(machine)
     }
@@ -123,7 +130,12 @@ fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Failure>>> {
     failure
 }
 
-fn pipeline(device: &wgpu::Device, kernel: &Kernel, cache: Option<&wgpu::PipelineCache>) -> Pipeline {
+fn pipeline(
+    device: &wgpu::Device,
+    kernel: &Kernel,
+    on: Specialisations,
+    cache: Option<&wgpu::PipelineCache>,
+) -> Pipeline {
     let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -137,7 +149,7 @@ fn pipeline(device: &wgpu::Device, kernel: &Kernel, cache: Option<&wgpu::Pipelin
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label,
-        source: wgpu::ShaderSource::Wgsl(kernel.wgsl.into()),
+        source: wgpu::ShaderSource::Wgsl(kernel.wgsl(on).into()),
     });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label,

@@ -1,9 +1,9 @@
 //! The interpreter on a GPU, by WebGPU: Vulkan, Metal, DirectX 12, or a browser's own.
 //!
 //! One file for each operation, its kernel beside it in WGSL, named as in [`cpu`](crate::cpu), where its plain twin is.
-//! Commands are recorded and sent when a value is read. Everything is f32, and nothing goes beyond what WebGPU
-//! promises everywhere, nor depends on the size of subgroups; weights are kept as their codes and unpacked in the
-//! kernels.
+//! Commands are recorded and sent when a value is read. The base is f32 and nothing in it goes beyond what WebGPU
+//! promises everywhere; weights are kept as their codes and unpacked in the kernels. Where a GPU has more, some kernels
+//! are [specialised](Specialisations).
 
 mod act;
 mod adapter;
@@ -21,6 +21,7 @@ mod head_norm_rope;
 mod kernel;
 mod linear;
 mod machine;
+mod narrow;
 mod peak;
 mod pointwise;
 mod pool;
@@ -29,6 +30,7 @@ mod rms_norm;
 mod sample;
 #[cfg(not(target_family = "wasm"))]
 mod saved;
+mod special;
 mod weight;
 
 use std::sync::{Arc, Mutex};
@@ -45,6 +47,7 @@ pub use self::peak::Peak;
 use self::pool::{GUARD, Pool, Pooled};
 pub use self::queue::Counts;
 use self::queue::{Queue, Slice};
+pub use self::special::Specialisations;
 use self::weight::Loader;
 pub use self::weight::Weight;
 use crate::cpu::{self, Mat};
@@ -55,13 +58,15 @@ use crate::{Result, Sampler, Weights};
 /// Bytes of the chunks of weights that are loaded one by one.
 const CHUNK: u64 = 32 << 20;
 
-/// What an interpreter is made with beside its GPU; for tests.
+/// What an interpreter is made with beside its GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Bytes a binding may have; what the device allows if this is not less.
     pub binding: Option<u64>,
     /// Whether there is a zone behind each activation that nothing may write; reading one checks it.
     pub guarded: bool,
+    /// Specialisations that may be on where the GPU has them.
+    pub specialisations: Specialisations,
 }
 
 /// The interpreter on a GPU.
@@ -92,7 +97,7 @@ impl Wgpu {
     /// # Errors
     /// As [`Wgpu::new`].
     pub async fn with(adapter: &Adapter, settings: Settings) -> Result<Self> {
-        Ok(Self::on(Arc::new(Machine::open(&adapter.inner, settings.binding).await?), settings))
+        Ok(Self::on(Arc::new(Machine::open(adapter, settings.binding, settings.specialisations).await?), settings))
     }
 
     fn on(machine: Arc<Machine>, settings: Settings) -> Self {
@@ -190,6 +195,11 @@ impl Wgpu {
         self.machine.pipelines()
     }
 
+    /// What its kernels make use of.
+    pub fn specialisations(&self) -> Specialisations {
+        self.machine.on
+    }
+
     fn limit(&self) -> u64 {
         self.machine.limit
     }
@@ -259,7 +269,7 @@ impl Ops for Wgpu {
     fn attention(&mut self, pass: usize, heads: Heads, q: &Act, k: &Act, v: &Act) -> Result<Act> {
         if self.cache.is_on() {
             let [k, v] = cache::extend(self, pass, k, v);
-            return Ok(attention::attention(self, heads, q, &k, &v));
+            return Ok(attention::remembered(self, heads, q, &k, &v));
         }
         Ok(attention::attention(self, heads, q, k, v))
     }

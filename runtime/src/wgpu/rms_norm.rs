@@ -1,6 +1,7 @@
 //! Root mean square norm.
 
-use super::kernel::{Access, Kernel, groups, params};
+use super::kernel::{Access, Kernel, groups, params, wgsl};
+use super::special::Specialisations;
 use super::{Act, Wgpu};
 
 params! {
@@ -9,7 +10,11 @@ params! {
 }
 
 pub(super) static KERNEL: Kernel =
-    Kernel::new::<Params>("rms_norm", include_str!("rms_norm.wgsl"), &[Access::Read, Access::Write]);
+    Kernel::new::<Params>("rms_norm", wgsl!("parts/sum.wgsl", "rms_norm.wgsl"), &[Access::Read, Access::Write])
+        .special(&[(
+            Specialisations { subgroups: true, ..Specialisations::NONE },
+            wgsl!("parts/sum_subgroups.wgsl", "rms_norm.wgsl"),
+        )]);
 
 /// `scale · x / sqrt(mean(x²) + eps)` over channels.
 pub(super) fn rms_norm(gpu: &mut Wgpu, x: &Act, scale: f32) -> Act {

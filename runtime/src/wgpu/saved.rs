@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use sixpack_formats::{Digest, atomic};
 
-use super::kernel::KERNELS;
+use super::kernel::kernels;
+use super::special::Specialisations;
 
 /// What was kept of a device's pipelines, to be used and kept again.
 pub(super) struct Saved {
@@ -16,13 +17,13 @@ pub(super) struct Saved {
 
 impl Saved {
     /// What there is for `device`; nothing where it cannot be kept.
-    pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> Option<Self> {
+    pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, on: Specialisations) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
         let key = wgpu::util::pipeline_cache_key(info)?;
         // Other kernels or another driver are another file.
-        let sources: Vec<&str> = KERNELS.iter().map(|k| k.wgsl).chain([&*info.driver, &*info.driver_info]).collect();
+        let sources: Vec<&str> = kernels(on).map(|k| k.wgsl(on)).chain([&*info.driver, &*info.driver_info]).collect();
         let name = format!("{key}_{:016x}", Digest::of(sources.concat().as_bytes()).short());
         let path = dirs::cache_dir()?.join("sixpack").join(name);
         let file = std::fs::read(&path).ok();

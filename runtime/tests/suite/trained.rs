@@ -9,9 +9,6 @@ use sixpack_runtime::{Engine, Sampler, Sampling, now};
 /// How a machine may differ in bits per byte.
 pub(crate) const BITS: f64 = 1e-4;
 
-/// How it may differ in nats of all the text.
-pub(crate) const NATS: f64 = 1e-3;
-
 const PROMPTS: [&str; 2] = ["The old man opened the door and", "It is a truth that"];
 
 /// Not of the books it was trained on.
@@ -26,7 +23,7 @@ pub(crate) struct Made {
     /// Of a text, with a sliding window.
     pub(crate) bits_per_byte: f64,
     /// Of the same text, read in contexts that remember keys and values.
-    pub(crate) nats: f64,
+    pub(crate) bits_per_byte_of_session: f64,
 }
 
 /// The model and its tokenizer.
@@ -53,11 +50,12 @@ pub(crate) fn make(engine: &mut Engine, tokenizer: &Tokenizer) -> Made {
     };
     let texts = PROMPTS.iter().map(&mut continued).collect();
     let ids = ids(TEXT);
-    let nats = now(engine.score(&ids, 64)).unwrap().into_iter().map(f64::from).sum();
+    let nats: f64 = now(engine.score(&ids, 64)).unwrap().into_iter().map(f64::from).sum();
+    let bits_per_byte_of_session = nats / std::f64::consts::LN_2 / TEXT.len() as f64;
     let tokens: Vec<u16> = ids.iter().map(|&id| id as u16).collect();
     let bytes = tokenizer.byte_tables();
     let text = Text { tokens: &tokens, bytes: Some(&bytes), bos: tokenizer.bos_id() };
     let options = Options { seq_len: 64, stride: Some(32), batch: 2, max_tokens: None };
     let found = now(engine.evaluate(&text, &options, &mut |_| {})).unwrap();
-    Made { texts, bits_per_byte: found.bits_per_byte.unwrap(), nats }
+    Made { texts, bits_per_byte: found.bits_per_byte.unwrap(), bits_per_byte_of_session }
 }

@@ -1,0 +1,2 @@
+// How keys and values are remembered.
+alias Kept = f32;
