@@ -5,6 +5,8 @@
 //! interpreters or decorators of [`Ops`], never a second forward.
 
 #![deny(unsafe_code)]
+// In a browser a GPU belongs to its thread, and there is no other: elsewhere the same values are shared by several.
+#![cfg_attr(target_family = "wasm", allow(clippy::arc_with_non_send_sync, reason = "written for all targets alike"))]
 
 mod clock;
 pub mod count;

@@ -93,21 +93,33 @@ async fn auto(model: &Model, threads: usize) -> Result<Opened> {
     if is_small(&model.config) {
         return Ok(Opened::Cpu(ops, weights));
     }
-    let mut best: Option<(f64, usize, Wgpu, Weights<wgpu::Weight>)> = None;
-    for (index, adapter) in adapters().await.iter().enumerate().filter(|(_, a)| !a.is_software()) {
-        match timed(model, adapter).await {
-            Ok((speed, gpu, weights)) if best.as_ref().is_none_or(|best| speed > best.0) => {
-                best = Some((speed, index, gpu, weights));
-            }
+    let adapters = adapters().await;
+    let real = adapters.iter().enumerate().filter(|(_, adapter)| !adapter.is_software());
+    let gpus = real.map(|(index, adapter)| (adapter.name(), timed(model, index, adapter)));
+    let best = fastest(gpus, probe::speed(&model.config, &weights, &mut ops)).await?;
+    Ok(match best {
+        Some((index, gpu, on_gpu)) => Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(weights)),
+        None => Opened::Cpu(ops, weights),
+    })
+}
+
+/// The fastest of the GPUs that can be had, if the CPU is slower, whose speed is asked only if there is one.
+async fn fastest<G>(
+    gpus: impl IntoIterator<Item = (String, impl Future<Output = Result<(f64, G)>>)>,
+    cpu: impl Future<Output = Result<f64>>,
+) -> Result<Option<G>> {
+    let mut best = None;
+    for (name, timed) in gpus {
+        match timed.await {
+            Ok((speed, gpu)) if best.as_ref().is_none_or(|(most, _)| speed > *most) => best = Some((speed, gpu)),
             Ok(_) => {}
-            Err(error) => notice(&format!("passing over the GPU `{}`: {error}", adapter.name())),
+            Err(error) => notice(&format!("passing over the GPU `{name}`: {error}")),
         }
     }
-    let Some((speed, index, gpu, on_gpu)) = best else { return Ok(Opened::Cpu(ops, weights)) };
-    if speed <= probe::speed(&model.config, &weights, &mut ops).await? {
-        return Ok(Opened::Cpu(ops, weights));
+    match best {
+        Some((speed, gpu)) if speed > cpu.await? => Ok(Some(gpu)),
+        _ => Ok(None),
     }
-    Ok(Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(weights)))
 }
 
 /// Whether no GPU is worth a look.
@@ -115,9 +127,41 @@ pub(super) fn is_small(config: &ModelConfig) -> bool {
     count::matmul_parameters(config, true) < TOO_FEW
 }
 
-async fn timed(model: &Model, adapter: &wgpu::Adapter) -> Result<(f64, Wgpu, Weights<wgpu::Weight>)> {
+/// A GPU with a model in it: its number, itself and the weights.
+type Loaded = (usize, Wgpu, Weights<wgpu::Weight>);
+
+/// Tokens a second that a GPU decodes, and it.
+async fn timed(model: &Model, index: usize, adapter: &wgpu::Adapter) -> Result<(f64, Loaded)> {
     let mut gpu = ready(adapter).await?;
     let weights = gpu.load(model)?;
     let speed = probe::speed(&model.config, &weights, &mut gpu).await?;
-    Ok((speed, gpu, weights))
+    Ok((speed, (index, gpu, weights)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+    use crate::now;
+
+    #[test]
+    fn a_gpu_is_taken_if_it_is_faster_than_the_cpu() {
+        let take = |gpus: &[(&'static str, Option<f64>)], cpu: f64| {
+            let failed = || Error::SelfCheck { found: "made up".into() };
+            let gpus = gpus
+                .iter()
+                .map(|&(name, speed)| (name.to_owned(), ready(speed.map(|speed| (speed, name)).ok_or_else(failed))));
+            now(fastest(gpus, ready(Ok(cpu)))).unwrap()
+        };
+        let gpus = [("slow", Some(20.0)), ("wrong", None), ("fast", Some(30.0)), ("middling", Some(25.0))];
+        assert_eq!(take(&gpus, 29.0), Some("fast"));
+        assert_eq!(take(&gpus, 30.0), None);
+        assert_eq!(take(&gpus[..2], 1.0), Some("slow"));
+        assert_eq!(take(&gpus[1..2], 1.0), None);
+        // Then nobody asks the CPU.
+        let wrong = ready(Err::<(f64, ()), _>(Error::SelfCheck { found: "made up".into() }));
+        let cpu = async { unreachable!("there is nothing to compare it with") };
+        assert_eq!(now(fastest([("wrong".to_owned(), wrong)], cpu)).unwrap(), None);
+    }
 }
