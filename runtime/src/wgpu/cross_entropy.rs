@@ -1,6 +1,6 @@
 //! The loss of each target, and of each target without ever holding all logits.
 
-use super::kernel::{Access, Kernel, groups, params};
+use super::kernel::{Access, Kernel, groups, params, wgsl};
 use super::linear::linear_rows;
 use super::weight::Weight;
 use super::{Act, Wgpu};
@@ -11,11 +11,8 @@ params! {
     Params { rows: u32, cols: u32, targets: u32, cap: f32 }
 }
 
-pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
-    "cross_entropy",
-    include_str!("cross_entropy.wgsl"),
-    &[Access::Read, Access::Read, Access::Write],
-);
+pub(super) static KERNEL: Kernel =
+    Kernel::new::<Params>("cross_entropy", wgsl!("cross_entropy.wgsl"), &[Access::Read, Access::Read, Access::Write]);
 
 /// Bytes of logits at once: large enough to fill a GPU, small enough to stay near it.
 const LOGITS: u64 = 32 << 20;

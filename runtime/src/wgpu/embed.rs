@@ -1,6 +1,6 @@
 //! Token ids to rows of a table.
 
-use super::kernel::{Access, Kernel, groups, params};
+use super::kernel::{Access, Kernel, groups, params, wgsl};
 use super::weight::{Matrix, Weight};
 use super::{Act, Wgpu};
 use crate::ops::Batch;
@@ -11,11 +11,8 @@ params! {
     Params { table: Matrix, elements: u32, cols: u32, ids: u32, first: u32, rows: u32 }
 }
 
-pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
-    "embed",
-    concat!(include_str!("weight.wgsl"), include_str!("embed.wgsl")),
-    &[Access::Read, Access::Read, Access::Write],
-);
+pub(super) static KERNEL: Kernel =
+    Kernel::new::<Params>("embed", wgsl!("weight.wgsl", "embed.wgsl"), &[Access::Read, Access::Read, Access::Write]);
 
 /// Rows of `table [V, C]` by id: `[B, T, C]` from position `start` on.
 pub(super) fn embed(gpu: &mut Wgpu, table: &Weight, batch: &Batch<'_>, start: usize) -> Result<Act> {

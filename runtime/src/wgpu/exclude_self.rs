@@ -1,6 +1,6 @@
 //! Exclusive self-attention.
 
-use super::kernel::{Access, Kernel, groups, params};
+use super::kernel::{Access, Kernel, groups, params, wgsl};
 use super::{Act, Wgpu};
 use crate::ops::Heads;
 
@@ -9,11 +9,8 @@ params! {
     Params { rows: u32, heads: u32, group: u32, dim: u32 }
 }
 
-pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
-    "exclude_self",
-    include_str!("exclude_self.wgsl"),
-    &[Access::Read, Access::Read, Access::Write],
-);
+pub(super) static KERNEL: Kernel =
+    Kernel::new::<Params>("exclude_self", wgsl!("exclude_self.wgsl"), &[Access::Read, Access::Read, Access::Write]);
 
 /// `y − (y·v̂) v̂` per head, `v̂ = v / max(‖v‖, 1e-12)` the key/value head's own value at that position.
 pub(super) fn exclude_self(gpu: &mut Wgpu, heads: Heads, y: &Act, v: &Act) -> Act {

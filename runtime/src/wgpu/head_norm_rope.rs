@@ -1,6 +1,6 @@
 //! Queries and keys before attention: norm per head, rotation, gain.
 
-use super::kernel::{Access, Kernel, groups, params};
+use super::kernel::{Access, Kernel, groups, params, wgsl};
 use super::weight::{Matrix, Weight};
 use super::{Act, Wgpu};
 use crate::ops::Rope;
@@ -12,7 +12,7 @@ params! {
 
 pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
     "head_norm_rope",
-    concat!(include_str!("weight.wgsl"), include_str!("head_norm_rope.wgsl")),
+    wgsl!("weight.wgsl", "head_norm_rope.wgsl"),
     &[Access::Read, Access::Read, Access::Read, Access::Write],
 );
 

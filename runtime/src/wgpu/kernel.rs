@@ -21,9 +21,9 @@ pub(super) struct Kernel {
     /// Its name, which is that of its files.
     pub(super) name: &'static str,
     /// The module, with the entry point `main`, for any GPU.
-    base: &'static str,
+    base: Files,
     /// The same for a GPU with these specialisations; where there are several that one has, the last is taken.
-    special: &'static [(Specialisations, &'static str)],
+    special: &'static [(Specialisations, Files)],
     /// Specialisations without which there is no use for it.
     only_with: Specialisations,
     /// Its storage buffers, bindings 1 and up.
@@ -60,9 +60,12 @@ pub(super) fn kernels(on: Specialisations) -> impl Iterator<Item = &'static Kern
     KERNELS.into_iter().filter(move |kernel| on.and(kernel.only_with) == kernel.only_with)
 }
 
-/// WGSL that is in several files.
+/// WGSL that follows one another: each file is in the program once, however many kernels it is part of.
+pub(super) type Files = &'static [&'static str];
+
+/// Names [`Files`].
 macro_rules! wgsl {
-    ($($file:literal),+ $(,)?) => { concat!($(include_str!($file)),+) };
+    ($($file:literal),+ $(,)?) => { &[$(include_str!($file)),+] };
 }
 pub(super) use wgsl;
 
@@ -90,13 +93,13 @@ pub(super) use params;
 
 impl Kernel {
     /// A kernel with parameters `P`.
-    pub(super) const fn new<P: Params>(name: &'static str, wgsl: &'static str, buffers: &'static [Access]) -> Self {
+    pub(super) const fn new<P: Params>(name: &'static str, wgsl: Files, buffers: &'static [Access]) -> Self {
         let params = (size_of::<P>(), P::FIELDS);
         Self { name, base: wgsl, special: &[], only_with: Specialisations::NONE, buffers, params }
     }
 
     /// It in other words for GPUs with more.
-    pub(super) const fn special(self, special: &'static [(Specialisations, &'static str)]) -> Self {
+    pub(super) const fn special(self, special: &'static [(Specialisations, Files)]) -> Self {
         Self { special, ..self }
     }
 
@@ -106,9 +109,9 @@ impl Kernel {
     }
 
     /// Its module on a machine with `on`.
-    pub(super) fn wgsl(&self, on: Specialisations) -> &'static str {
+    pub(super) fn wgsl(&self, on: Specialisations) -> String {
         let mut special = self.special.iter().rev();
-        special.find(|(needs, _)| on.and(*needs) == *needs).map_or(self.base, |(_, wgsl)| wgsl)
+        special.find(|(needs, _)| on.and(*needs) == *needs).map_or(self.base, |(_, files)| files).concat()
     }
 }
 
@@ -126,10 +129,10 @@ mod tests {
     use super::*;
 
     /// All modules, and what each needs.
-    fn modules() -> impl Iterator<Item = (&'static Kernel, Specialisations, &'static str)> {
+    fn modules() -> impl Iterator<Item = (&'static Kernel, Specialisations, String)> {
         KERNELS.into_iter().flat_map(|kernel| {
-            let special = kernel.special.iter().map(move |&(needs, wgsl)| (kernel, needs, wgsl));
-            special.chain([(kernel, kernel.only_with, kernel.base)])
+            let special = kernel.special.iter().map(move |&(needs, files)| (kernel, needs, files.concat()));
+            special.chain([(kernel, kernel.only_with, kernel.base.concat())])
         })
     }
 
@@ -149,10 +152,10 @@ mod tests {
                 validator
                     .subgroup_stages(ShaderStages::COMPUTE)
                     .subgroup_operations(SubgroupOperationSet::all())
-                    .validate(&parse(kernel, wgsl))
+                    .validate(&parse(kernel, &wgsl))
             };
             if let Err(error) = valid(capabilities) {
-                panic!("{}", error.emit_to_string_with_path(wgsl, kernel.name));
+                panic!("{}", error.emit_to_string_with_path(&wgsl, kernel.name));
             }
             // What is special makes use of it.
             assert!(capabilities.is_empty() || valid(Capabilities::empty()).is_err(), "{}: {needs:?}", kernel.name);
@@ -165,17 +168,17 @@ mod tests {
         assert!(kernels(Specialisations::ALL).count() <= 16, "a cold start compiles them all");
         assert_eq!(kernels(Specialisations::NONE).count(), 13);
         for (kernel, needs, wgsl) in modules() {
-            assert!(std::ptr::eq(kernel.wgsl(needs), wgsl), "{}: {needs:?}", kernel.name);
+            assert_eq!(kernel.wgsl(needs), wgsl, "{}: {needs:?}", kernel.name);
             let of_all = modules().filter(|(k, ..)| std::ptr::eq(*k, kernel)).map(|(_, needs, _)| needs);
             let most = of_all.max_by_key(|needs| needs.names().len()).expect("its base at least");
-            assert!(std::ptr::eq(kernel.wgsl(Specialisations::ALL), kernel.wgsl(most)), "{}", kernel.name);
+            assert_eq!(kernel.wgsl(Specialisations::ALL), kernel.wgsl(most), "{}", kernel.name);
         }
     }
 
     #[test]
     fn kernels_stay_within_the_defaults_of_webgpu() {
         for (kernel, _, wgsl) in modules() {
-            let module = parse(kernel, wgsl);
+            let module = parse(kernel, &wgsl);
             let [entry] = &module.entry_points[..] else { panic!("{}: one entry point", kernel.name) };
             assert_eq!((entry.stage, &*entry.name), (ShaderStage::Compute, "main"), "{}", kernel.name);
             assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{}", kernel.name);
@@ -194,7 +197,7 @@ mod tests {
     #[test]
     fn rust_and_wgsl_lay_parameters_out_alike() {
         for (kernel, _, wgsl) in modules() {
-            let module = parse(kernel, wgsl);
+            let module = parse(kernel, &wgsl);
             let layout = module.to_ctx();
             let (_, uniform) =
                 module.global_variables.iter().find(|(_, v)| v.space == AddressSpace::Uniform).expect(kernel.name);
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn buffers_are_bound_as_declared() {
         for (kernel, _, wgsl) in modules() {
-            let module = parse(kernel, wgsl);
+            let module = parse(kernel, &wgsl);
             let mut found: Vec<(u32, Access)> = module
                 .global_variables
                 .iter()

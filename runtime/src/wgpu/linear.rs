@@ -1,6 +1,6 @@
 //! Matrix product with a weight, for many rows.
 
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use super::weight::{Matrix, Weight};
 use super::{Act, Wgpu};
 
@@ -9,11 +9,8 @@ params! {
     Params { w: Matrix, rows: u32, cols: u32, outs: u32, first: u32, width: u32 }
 }
 
-pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
-    "linear",
-    concat!(include_str!("weight.wgsl"), include_str!("linear.wgsl")),
-    &[Access::Read, Access::Read, Access::Write],
-);
+pub(super) static KERNEL: Kernel =
+    Kernel::new::<Params>("linear", wgsl!("weight.wgsl", "linear.wgsl"), &[Access::Read, Access::Read, Access::Write]);
 
 /// Rows and outputs of a workgroup.
 const TILE: usize = 64;

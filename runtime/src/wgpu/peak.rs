@@ -1,7 +1,7 @@
 //! What a GPU can do at most, measured: the yardstick of its benches.
 
 use super::Wgpu;
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use crate::Result;
 use crate::clock::Clock;
 
@@ -10,7 +10,7 @@ params! {
     Params { rounds: u32 }
 }
 
-pub(super) static KERNEL: Kernel = Kernel::new::<Params>("peak", include_str!("peak.wgsl"), &[Access::Write]);
+pub(super) static KERNEL: Kernel = Kernel::new::<Params>("peak", wgsl!("peak.wgsl"), &[Access::Write]);
 
 /// Measured peaks of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! The operations on single elements, which share a kernel.
 
-use super::kernel::{Access, Kernel, groups, params};
+use super::kernel::{Access, Kernel, groups, params, wgsl};
 use super::weight::{Matrix, Weight};
 use super::{Act, Wgpu};
 
@@ -14,7 +14,7 @@ params! {
 
 pub(super) static KERNEL: Kernel = Kernel::new::<Params>(
     "pointwise",
-    concat!(include_str!("weight.wgsl"), include_str!("pointwise.wgsl")),
+    wgsl!("weight.wgsl", "pointwise.wgsl"),
     &[Access::Read, Access::Read, Access::Read, Access::Write],
 );
 

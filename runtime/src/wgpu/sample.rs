@@ -1,6 +1,6 @@
 //! The next token, chosen where its logits are.
 
-use super::kernel::{Access, Kernel, params};
+use super::kernel::{Access, Kernel, params, wgsl};
 use super::{Act, Wgpu};
 use crate::{Result, Sampler};
 
@@ -10,7 +10,7 @@ params! {
 }
 
 pub(super) static KERNEL: Kernel =
-    Kernel::new::<Params>("sample", include_str!("sample.wgsl"), &[Access::Read, Access::Write]);
+    Kernel::new::<Params>("sample", wgsl!("sample.wgsl"), &[Access::Read, Access::Write]);
 
 /// A token for `logits [1, 1, V]`: only its id comes to the host.
 pub(super) async fn sample(gpu: &mut Wgpu, logits: &Act, sampler: &mut Sampler) -> Result<u32> {

@@ -23,7 +23,8 @@ impl Saved {
         }
         let key = wgpu::util::pipeline_cache_key(info)?;
         // Other kernels or another driver are another file.
-        let sources: Vec<&str> = kernels(on).map(|k| k.wgsl(on)).chain([&*info.driver, &*info.driver_info]).collect();
+        let driver = [info.driver.clone(), info.driver_info.clone()];
+        let sources: Vec<String> = kernels(on).map(|k| k.wgsl(on)).chain(driver).collect();
         let name = format!("{key}_{:016x}", Digest::of(sources.concat().as_bytes()).short());
         let path = dirs::cache_dir()?.join("sixpack").join(name);
         let file = std::fs::read(&path).ok();
