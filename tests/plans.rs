@@ -15,8 +15,8 @@ fn the_muon_study_at_each_scale() {
         let plan = plan("muon.toml", scale);
         let ids: Vec<&str> = plan.arms.iter().map(|arm| arm.id.as_str()).collect();
         let order = [
-            "baseline", "NS-1", "MM-5", "MM-1", "MM-3", "MB-2", "ABL-1", "MM-2", "MM-4", "NS-2", "MB-1", "MB-3",
-            "ABL-2",
+            "baseline", "NS-1", "MM-5", "MM-1", "MM-3", "MB-2", "ABL-1", "MM-2", "MM-4", "NS-2", "NS-C", "MB-1",
+            "MB-3", "ABL-2",
         ];
         assert_eq!(ids, order, "{scale}");
         let medium = plan.arms.iter().filter(|arm| arm.priority == Priority::Medium);
