@@ -88,7 +88,7 @@ impl Scatter {
         let place = |m: &Mark| (x.at(m.x), y.at(m.y));
         if self.front.len() > 1 {
             let front: Vec<_> = self.front.iter().map(|&(a, b)| (x.at(a), y.at(b))).collect();
-            svg::path(&mut out, "front", &front);
+            below(&front, TOP).iter().for_each(|part| svg::path(&mut out, "front", part));
         }
         for series in &self.series {
             let class = format!("line s{} k{}", series.group % COLOURS, series.kind % super::SHAPES);
