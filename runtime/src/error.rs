@@ -95,6 +95,14 @@ pub enum Error {
         /// What its driver says.
         reason: String,
     },
+    /// A library of CUDA, or a kernel that one of them refuses.
+    #[error("{what}: {reason}")]
+    Cuda {
+        /// Which.
+        what: String,
+        /// Its message.
+        reason: String,
+    },
     /// An option with a value that means nothing.
     #[error("option `{field}`: expected {expected}, found {found}")]
     Option {

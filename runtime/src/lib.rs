@@ -11,6 +11,8 @@
 mod clock;
 pub mod count;
 pub mod cpu;
+#[cfg(not(target_family = "wasm"))]
+pub mod cuda;
 pub mod device;
 pub mod divergence;
 pub mod engine;

@@ -7,7 +7,13 @@ use sixpack_runtime::cpu::{Dense, Fast, Mat, Weight};
 use suite::Backend;
 
 fn on_host(ops: Fast, weight: fn(&Dense) -> Weight) -> Backend<Fast> {
-    Backend { ops, weight: Box::new(weight), act: Box::new(Mat::clone) }
+    Backend {
+        ops,
+        weight: Box::new(weight),
+        act: Box::new(Mat::clone),
+        kept: Mat::clone,
+        tolerance: suite::f32_tolerance,
+    }
 }
 
 macro_rules! twins {

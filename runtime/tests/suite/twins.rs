@@ -3,8 +3,11 @@
 use sixpack_runtime::cpu::{Dense, Int8, Mat, Reference, Weight};
 use sixpack_runtime::{Batch, Error, Heads, ReadBack, Remember, Role, Rope, Site};
 
-/// Largest difference, relative to one plus the size of the value: a few roundings of f32, and sums of 1280 of them.
-const TOLERANCE: f32 = 2e-5;
+/// Largest difference of an operation in f32, relative to one plus the size of the value: a few roundings, and sums of
+/// 1280 of them.
+pub(crate) fn f32_tolerance(_: &str) -> f32 {
+    2e-5
+}
 
 /// The same numbers each time.
 struct Random(u64);
@@ -48,6 +51,10 @@ pub(crate) struct Backend<O: ReadBack> {
     pub(crate) ops: O,
     pub(crate) weight: Bring<Dense, O::Weight>,
     pub(crate) act: Bring<Mat, O::Act>,
+    /// What is left of an activation as this backend keeps it.
+    pub(crate) kept: fn(&Mat) -> Mat,
+    /// Largest difference of an operation, relative to one plus the size of the value.
+    pub(crate) tolerance: fn(&str) -> f32,
 }
 
 impl<O: ReadBack<Error = Error>> Backend<O> {
@@ -56,7 +63,7 @@ impl<O: ReadBack<Error = Error>> Backend<O> {
         let found = sixpack_runtime::now(self.ops.read(&found)).unwrap();
         assert_eq!(found.len(), expected.data.len(), "{what} of {:?}", expected.shape());
         for (i, (f, e)) in found.iter().zip(&expected.data).enumerate() {
-            let within = (f - e).abs() <= TOLERANCE * (1.0 + e.abs());
+            let within = (f - e).abs() <= (self.tolerance)(what) * (1.0 + e.abs());
             assert!(within, "{what} of {:?}: element {i}: found {f}, expected {e}", expected.shape());
         }
     }
@@ -66,15 +73,15 @@ impl<O: ReadBack<Error = Error>> Backend<O> {
 /// `a(mat)` for activations and `w(dense)` for weights.
 macro_rules! twin {
     ($backend:ident, $op:ident ( $($kind:ident ( $value:expr )),* $(,)? )) => {{
-        let expected = sixpack_runtime::Ops::$op(&mut Reference::new(), $(twin!(@plain $kind $value)),*);
+        let expected = sixpack_runtime::Ops::$op(&mut Reference::new(), $(twin!(@plain $backend $kind $value)),*);
         let found = sixpack_runtime::Ops::$op(&mut $backend.ops, $(twin!(@under $backend $kind $value)),*);
         (stringify!($op), found, expected)
     }};
-    (@plain a $value:expr) => { $value };
-    (@plain w $value:expr) => { $value };
-    (@plain pair $value:expr) => { ($value.0, $value.1) };
-    (@plain maybe $value:expr) => { $value };
-    (@plain v $value:expr) => { $value };
+    (@plain $backend:ident a $value:expr) => { &($backend.kept)($value) };
+    (@plain $backend:ident w $value:expr) => { $value };
+    (@plain $backend:ident pair $value:expr) => { ($value.0, $value.1) };
+    (@plain $backend:ident maybe $value:expr) => { $value };
+    (@plain $backend:ident v $value:expr) => { $value };
     (@under $backend:ident a $value:expr) => { &($backend.act)($value) };
     (@under $backend:ident w $value:expr) => { &($backend.weight)($value) };
     (@under $backend:ident pair $value:expr) => { (&($backend.weight)($value.0), $value.1) };

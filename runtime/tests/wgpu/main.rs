@@ -125,6 +125,8 @@ fn backend(ops: Wgpu, weight: fn(&Dense) -> cpu::Weight) -> twins::Backend<Wgpu>
         ops,
         weight: Box::new(move |w| weights.borrow_mut().weight(&weight(w))),
         act: Box::new(move |x: &Mat| acts.upload(x)),
+        kept: Mat::clone,
+        tolerance: twins::f32_tolerance,
     }
 }
 

@@ -1,0 +1,90 @@
+//! The kernels, as they are embedded.
+
+/// A file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The operation, and the file's name without `.cu`.
+    pub name: &'static str,
+    /// What is in it.
+    pub text: &'static str,
+    /// The kernels it has, as C++ names them.
+    pub kernels: &'static [&'static str],
+}
+
+macro_rules! sources {
+    ($($name:literal: [$($kernel:literal),* $(,)?],)*) => {
+        &[$(Source { name: $name, text: include_str!(concat!($name, ".cu")), kernels: &[$($kernel),*] }),*]
+    };
+}
+
+/// All kernels, in f32 and in bf16.
+pub const SOURCES: &[Source] = sources! {
+    "add_scaled": ["add_scaled<float>", "add_scaled<bf16>", "add_scaled_norm<float>", "add_scaled_norm<bf16>"],
+    "attention": [
+        "attention<float, 32>", "attention<float, 64>", "attention<float, 128>", "attention<float, 256>",
+        "attention<bf16, 32>", "attention<bf16, 64>", "attention<bf16, 128>", "attention<bf16, 256>",
+    ],
+    "average": ["average<float>", "average<bf16>"],
+    "cross_entropy": ["cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end"],
+    "embed": ["embed<float>", "embed<bf16>"],
+    "exclude_self": ["exclude_self<float>", "exclude_self<bf16>"],
+    "gated_skip": ["gated_skip<float>", "gated_skip<bf16>"],
+    "head_norm_rope": ["head_norm_rope<float>", "head_norm_rope<bf16>"],
+    "leaky_relu_squared": ["leaky_relu_squared<float>", "leaky_relu_squared<bf16>"],
+    "linear": ["linear<float>", "linear<bf16>"],
+    "mix": ["mix<float>", "mix<bf16>", "mix_norm<float>", "mix_norm<bf16>"],
+    "rms_norm": ["rms_norm<float>", "rms_norm<bf16>"],
+    "scale": ["scale<float>", "scale<bf16>"],
+    "softcap": ["softcap<float>", "softcap<bf16>"],
+    "tail": ["tail<float>", "tail<bf16>"],
+    "update_lane": ["update_lane<float>", "update_lane<bf16>"],
+};
+
+macro_rules! headers {
+    ($($name:literal,)*) => {
+        &[$(($name, include_str!($name))),*]
+    };
+}
+
+/// What the kernels include: names and texts.
+pub const HEADERS: &[(&str, &str)] = headers! {
+    "rms_norm.cuh",
+    "softcap.cuh",
+    "storage.cuh",
+    "threads.cuh",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if let Some(source) = name.strip_suffix(".cu") {
+                assert!(SOURCES.iter().any(|s| s.name == source), "{name} is not among the sources");
+            } else if name.ends_with(".cuh") {
+                assert!(HEADERS.iter().any(|&(header, _)| header == name), "{name} is not among the headers");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_is_listed() {
+        for source in SOURCES {
+            let listed = |name: &str| source.kernels.iter().any(|k| k.split('<').next() == Some(name));
+            let kernels = source.text.split("__global__ void __launch_bounds__(").skip(1);
+            let mut found = 0;
+            for kernel in kernels {
+                let signature = kernel.split_once(" {").unwrap().0;
+                let name = signature.split_whitespace().find(|w| w.contains('(') && !w.ends_with(')')).unwrap();
+                let name = name.split('(').next().unwrap();
+                assert!(listed(name), "{}.cu: {name} is not listed", source.name);
+                found += 1;
+            }
+            assert!(found > 0, "{}.cu has no kernel", source.name);
+        }
+    }
+}
