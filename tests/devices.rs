@@ -1,6 +1,7 @@
 //! Choosing what a model runs on. What a GPU computes is tested in `runtime/tests/wgpu.rs`.
 
 use assert_cmd::Command;
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 
 fn sixpack() -> Command {
@@ -20,6 +21,35 @@ fn devices_are_listed_and_one_is_taken() {
         assert_eq!(adapter["self_check"], "passed", "{adapter}");
         assert!(adapter["kind"] != "software" || adapter["device"] != report["auto"], "{report}");
     }
+    let cuda = |key: &str| report["cuda"][key].as_array().unwrap().clone();
+    let names: Vec<_> = cuda("found").iter().chain(&cuda("missing")).map(|l| l["what"].clone()).collect();
+    assert_eq!(names.len(), 3, "{report}");
+    assert!(cuda("found").iter().all(|l| !l["version"].as_str().unwrap().is_empty()), "{report}");
+}
+
+/// Each library of CUDA is found where it is or named with where was looked, and asking for CUDA says the same.
+#[test]
+fn what_of_cuda_is_missing_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = || {
+        let mut program = sixpack();
+        // No toolkit and no wheels, whatever this machine has of its own.
+        for name in ["CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
+            program.env_remove(name);
+        }
+        program.env("HOME", folder.path()).env("SIXPACK_NVRTC", folder.path());
+        program
+    };
+    let nowhere = format!("none at {}", folder.path().display());
+    let found = elsewhere().args(["devices", "--threads", "1"]).assert().success();
+    let text = String::from_utf8(found.get_output().stdout.clone()).unwrap();
+    let line = text.lines().find(|l| l.starts_with("cuda: ")).unwrap();
+    assert!(line.contains(&format!("NVRTC is missing ({nowhere})")), "{line}");
+    assert!(["the driver ", "cuBLASLt "].iter().all(|what| line.contains(what)), "{line}");
+    let out = folder.path().join("new");
+    let args = ["quickstart", "--device", "cuda", "--out", out.to_str().unwrap()];
+    let failed = elsewhere().args(args).assert().code(1);
+    failed.stderr(contains("no device `cuda`: CUDA needs what is not found here: ").and(contains(nowhere)));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use sixpack_formats::ModelConfig;
+use sixpack_runtime::cuda::{Libraries, Library, Places};
 use sixpack_runtime::device::{Adapter, Survey, survey};
 use sixpack_runtime::now;
 
@@ -17,10 +18,11 @@ pub(crate) fn run(args: &args::Devices) -> Result<()> {
         None => ModelConfig::record(),
     };
     let survey = now(survey(&config, args.machine.threads()))?;
+    let libraries = Libraries::find(&Places::usual());
     if args.json {
-        say!("{}", serde_json::to_string(&Report::new(&survey))?);
+        say!("{}", serde_json::to_string(&Report::new(&survey, &libraries))?);
     } else {
-        crate::say::write(format_args!("{}", lines(&survey)));
+        crate::say::write(format_args!("{}", lines(&survey, &libraries)));
     }
     Ok(())
 }
@@ -30,6 +32,7 @@ pub(crate) fn run(args: &args::Devices) -> Result<()> {
 struct Report<'a> {
     cpu: Cpu,
     adapters: Vec<Gpu<'a>>,
+    cuda: Cuda<'a>,
     auto: String,
     why: &'a str,
 }
@@ -38,6 +41,26 @@ struct Report<'a> {
 struct Cpu {
     threads: usize,
     tokens_per_second: f64,
+}
+
+/// What of CUDA there is; this version only looks.
+#[derive(Debug, Serialize)]
+struct Cuda<'a> {
+    found: Vec<Found<'a>>,
+    missing: Vec<Missing<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found<'a> {
+    what: &'a str,
+    path: String,
+    version: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Missing<'a> {
+    what: &'a str,
+    why: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,10 +83,13 @@ struct Gpu<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(survey: &'a Survey) -> Self {
+    fn new(survey: &'a Survey, libraries: &'a Libraries) -> Self {
+        let found = |l: &'a Library| Found { what: l.what, path: l.path.display().to_string(), version: &l.version };
+        let missing = libraries.missing.iter().map(|(what, why)| Missing { what, why });
         Self {
             cpu: Cpu { threads: survey.threads, tokens_per_second: survey.cpu },
             adapters: survey.adapters.iter().map(Gpu::new).collect(),
+            cuda: Cuda { found: libraries.found.iter().map(found).collect(), missing: missing.collect() },
             auto: survey.choice.to_string(),
             why: &survey.why,
         }
@@ -94,7 +120,7 @@ impl<'a> Gpu<'a> {
     }
 }
 
-fn lines(survey: &Survey) -> String {
+fn lines(survey: &Survey, libraries: &Libraries) -> String {
     let mut rows = vec![vec![
         "cpu".to_owned(),
         format!("{} threads", survey.threads),
@@ -105,7 +131,15 @@ fn lines(survey: &Survey) -> String {
     rows.extend(survey.adapters.iter().map(row));
     let table = render(&["device", "what", "driver", "self-check", "tokens/s"], &rows);
     let limits: String = survey.adapters.iter().map(limits).collect();
-    format!("{table}{limits}auto takes {}: {}\n", survey.choice, survey.why)
+    let cuda = cuda(libraries);
+    format!("{table}{limits}{cuda}auto takes {}: {}\n", survey.choice, survey.why)
+}
+
+/// What of CUDA was found where, and what is missing.
+fn cuda(libraries: &Libraries) -> String {
+    let found = libraries.found.iter().map(ToString::to_string);
+    let missing = libraries.missing.iter().map(|(what, why)| format!("{what} is missing ({why})"));
+    format!("cuda: {}\n", found.chain(missing).collect::<Vec<_>>().join("; "))
 }
 
 fn row(adapter: &Adapter) -> Vec<String> {

@@ -55,8 +55,14 @@ pub async fn present(device: Device) -> Result<()> {
     }
 }
 
+/// Why there is none: what is missing of CUDA, or that this version has no interpreter for it.
 fn no_cuda(device: Device) -> Error {
-    Error::NoDevice { wanted: device.to_string(), reason: "this version has no CUDA machine yet".into() }
+    #[cfg(not(target_family = "wasm"))]
+    let missing = crate::cuda::Libraries::find(&crate::cuda::Places::usual()).why_not();
+    #[cfg(target_family = "wasm")]
+    let missing: Option<String> = None;
+    let reason = missing.unwrap_or_else(|| "this version has no CUDA machine yet".into());
+    Error::NoDevice { wanted: device.to_string(), reason }
 }
 
 fn on_cpu(model: &Model, threads: usize) -> Result<Opened> {
