@@ -10,7 +10,9 @@ mod golden;
 mod twins;
 
 mod cuda {
+    pub(crate) mod backward;
     pub(crate) mod buffer;
+    pub(crate) mod gradients;
     pub(crate) mod libraries;
     pub(crate) mod library;
     pub(crate) mod mistakes;
@@ -45,6 +47,8 @@ const TESTS: &[Test] = &[
     ("f32::products", |k| twins::products(backend(k, Kind::F32))),
     ("f32::steps", |k| twins::steps(backend(k, Kind::F32))),
     ("f32::goldens", goldens),
+    ("f32::gradients", |k| cuda::gradients::all(&OnHost::new(k, Kind::F32, &[0, 1]))),
+    ("bf16::gradients", |k| cuda::gradients::all(&OnHost::new(k, Kind::Bf16, &[0, 1]))),
     ("bf16::residual", |k| twins::residual(backend(k, Kind::Bf16))),
     ("bf16::attention", |k| twins::attention(backend(k, Kind::Bf16))),
     ("bf16::products", |k| twins::products(backend(k, Kind::Bf16))),

@@ -4,23 +4,7 @@
 //
 // A block of four warps for each tile of queries of one head of one sequence. It goes through the keys 32 at a time: for
 // scores each lane has a key, for sums of values each lane has every 32nd channel.
-#include "storage.cuh"
-#include "threads.cuh"
-
-constexpr int WARPS = 4;
-constexpr int KEYS = WARP;
-// Below all scores, and no infinity: differences of it are numbers.
-constexpr float LOWEST = -3.0e38f;
-
-// `to[row][c] = from[row · cols + c]` for the `rows` and `dim` that there are; rows that are not there are zeros.
-template <typename T, int ROWS, int COLUMNS>
-__device__ inline void load_rows(float (&to)[ROWS][COLUMNS], const T *from, int rows, int dim, int cols,
-                                 float factor) {
-    for (int i = static_cast<int>(threadIdx.x); i < ROWS * dim; i += static_cast<int>(blockDim.x)) {
-        const int row = i / dim, c = i % dim;
-        to[row][c] = row < rows ? factor * to_float(from[offset(row, cols) + c]) : 0.0f;
-    }
-}
+#include "attention.cuh"
 
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP)

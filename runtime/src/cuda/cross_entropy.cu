@@ -45,3 +45,23 @@ __global__ void __launch_bounds__(256, 4) cross_entropy_end(const float *state, 
         nll[row] = logf(own[1]) + own[0] - own[2];
     }
 }
+
+// The gradient of a tile of products, after all tiles went forward: `dnll (softmax − target)` times the slope of the cap.
+template <typename T>
+__global__ void __launch_bounds__(256, 4)
+    cross_entropy_tile_backward(const T *products, float cap, const int *targets, const float *state, const float *dnll,
+                                T *dproducts, int rows, int cols, int first) {
+    for (int row = warp_of_grid(); row < rows; row += warps_of_grid()) {
+        const size_t at = offset(row, cols);
+        const float *own = state + offset(row, 3);
+        const int wanted = targets[row] - first;
+        for (int c = lane(); c < cols; c += WARP) {
+            const float product = to_float(products[at + c]);
+            const float logit = cap > 0.0f ? capped(product, cap) : product;
+            const float share = logit / cap;
+            const float slope = cap > 0.0f ? 1.0f - share * share : 1.0f;
+            const float chance = expf(logit - own[0]) / own[1];
+            dproducts[at + c] = from_float<T>(dnll[row] * slope * (chance - (c == wanted ? 1.0f : 0.0f)));
+        }
+    }
+}

@@ -24,3 +24,41 @@ __global__ void __launch_bounds__(256, 4)
         }
     }
 }
+
+// The gradient of `x`, and of gains each row's part, `dgain [rows, heads]` (null for none). Turned back, `dy` is the gradient
+// of `gain · x · r`, from which both follow.
+template <typename T>
+__global__ void __launch_bounds__(256, 4)
+    head_norm_rope_backward(const T *x, int heads, const float *angles, int half, const float *gain, const T *dy, T *dx,
+                            float *dgain, int rows, int dim, int len, int start) {
+    for (int i = warp_of_grid(); i < rows * heads; i += warps_of_grid()) {
+        const T *head = x + offset(i, dim), *grad = dy + offset(i, dim);
+        T *out = dx + offset(i, dim);
+        const float *turn = angles + offset(start + i / heads % len, 2 * half);
+        const float r = inverse_rms(head, dim);
+        // `Σ x ⊙ (dy turned back)`.
+        float along = 0.0f;
+        for (int c = lane(); c < half; c += WARP) {
+            const float a = to_float(grad[c]), b = to_float(grad[c + half]);
+            const float cosine = turn[2 * c], sine = turn[2 * c + 1];
+            along += to_float(head[c]) * (a * cosine - b * sine) + to_float(head[c + half]) * (b * cosine + a * sine);
+        }
+        for (int c = 2 * half + lane(); c < dim; c += WARP) {
+            along += to_float(head[c]) * to_float(grad[c]);
+        }
+        along = warp_sum(along) * r;
+        if (dgain && lane() == 0) {
+            dgain[i] = along;
+        }
+        const float factor = r * (gain ? gain[i % heads] : 1.0f), pull = along * r / static_cast<float>(dim);
+        for (int c = lane(); c < half; c += WARP) {
+            const float a = to_float(grad[c]), b = to_float(grad[c + half]);
+            const float cosine = turn[2 * c], sine = turn[2 * c + 1];
+            out[c] = from_float<T>(factor * (a * cosine - b * sine - pull * to_float(head[c])));
+            out[c + half] = from_float<T>(factor * (b * cosine + a * sine - pull * to_float(head[c + half])));
+        }
+        for (int c = 2 * half + lane(); c < dim; c += WARP) {
+            out[c] = from_float<T>(factor * (to_float(grad[c]) - pull * to_float(head[c])));
+        }
+    }
+}

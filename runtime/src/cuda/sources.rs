@@ -24,16 +24,37 @@ pub const SOURCES: &[Source] = sources! {
         "attention<float, 32>", "attention<float, 64>", "attention<float, 128>", "attention<float, 256>",
         "attention<bf16, 32>", "attention<bf16, 64>", "attention<bf16, 128>", "attention<bf16, 256>",
     ],
+    "attention_backward": [
+        "attention_backward_queries<float, 32>", "attention_backward_queries<float, 64>",
+        "attention_backward_queries<float, 128>", "attention_backward_queries<float, 256>",
+        "attention_backward_queries<bf16, 32>", "attention_backward_queries<bf16, 64>",
+        "attention_backward_queries<bf16, 128>", "attention_backward_queries<bf16, 256>",
+        "attention_backward_keys<float, 32>", "attention_backward_keys<float, 64>",
+        "attention_backward_keys<float, 128>", "attention_backward_keys<float, 256>",
+        "attention_backward_keys<bf16, 32>", "attention_backward_keys<bf16, 64>",
+        "attention_backward_keys<bf16, 128>", "attention_backward_keys<bf16, 256>",
+    ],
     "average": ["average<float>", "average<bf16>"],
-    "cross_entropy": ["cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end"],
+    "cross_entropy": [
+        "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
+        "cross_entropy_tile_backward<float>", "cross_entropy_tile_backward<bf16>",
+    ],
     "embed": ["embed<float>", "embed<bf16>"],
-    "exclude_self": ["exclude_self<float>", "exclude_self<bf16>"],
+    "exclude_self": [
+        "exclude_self<float>", "exclude_self<bf16>", "exclude_self_backward<float>", "exclude_self_backward<bf16>",
+    ],
     "gated_skip": ["gated_skip<float>", "gated_skip<bf16>"],
-    "head_norm_rope": ["head_norm_rope<float>", "head_norm_rope<bf16>"],
-    "leaky_relu_squared": ["leaky_relu_squared<float>", "leaky_relu_squared<bf16>"],
+    "head_norm_rope": [
+        "head_norm_rope<float>", "head_norm_rope<bf16>", "head_norm_rope_backward<float>", "head_norm_rope_backward<bf16>",
+    ],
+    "leaky_relu_squared": [
+        "leaky_relu_squared<float>", "leaky_relu_squared<bf16>", "leaky_relu_squared_backward<float>", "leaky_relu_squared_backward<bf16>",
+    ],
     "linear": ["linear<float>", "linear<bf16>"],
     "mix": ["mix<float>", "mix<bf16>", "mix_norm<float>", "mix_norm<bf16>"],
-    "rms_norm": ["rms_norm<float>", "rms_norm<bf16>"],
+    "rms_norm": [
+        "rms_norm<float>", "rms_norm<bf16>", "rms_norm_backward<float>", "rms_norm_backward<bf16>",
+    ],
     "scale": ["scale<float>", "scale<bf16>"],
     "softcap": ["softcap<float>", "softcap<bf16>"],
     "tail": ["tail<float>", "tail<bf16>"],
@@ -48,6 +69,7 @@ macro_rules! headers {
 
 /// What the kernels include: names and texts.
 pub const HEADERS: &[(&str, &str)] = headers! {
+    "attention.cuh",
     "rms_norm.cuh",
     "softcap.cuh",
     "storage.cuh",

@@ -12,7 +12,7 @@ use super::library::{Arg, Kernels};
 const TILE: usize = 300;
 
 /// Threads of a block, but for attention.
-const THREADS: u32 = 256;
+pub(crate) const THREADS: u32 = 256;
 
 /// Threads of a block of attention, and its queries.
 const ATTENTION: (u32, usize, usize) = (128, 16, 8);
@@ -31,7 +31,12 @@ impl OnHost {
         Self { kernels, storage, seeds }
     }
 
-    fn stored(&self, values: &[f32]) -> Buffer {
+    /// What activations and matrices are kept in.
+    pub(crate) fn storage(&self) -> Kind {
+        self.storage
+    }
+
+    pub(crate) fn stored(&self, values: &[f32]) -> Buffer {
         Buffer::floats(self.storage, values)
     }
 
@@ -39,12 +44,13 @@ impl OnHost {
         Buffer::floats(Kind::F32, &w.data)
     }
 
-    fn out(&self, len: usize) -> Arg<'static> {
+    /// Memory for an activation.
+    pub(crate) fn out(&self, len: usize) -> Arg<'static> {
         Arg::Out(Buffer::empty(self.storage, len))
     }
 
     /// The values a kernel writes, which are the same in all orders.
-    fn run(&self, kernel: &str, blocks: [usize; 3], threads: u32, args: &[Arg<'_>]) -> Vec<Buffer> {
+    pub(crate) fn run(&self, kernel: &str, blocks: [usize; 3], threads: u32, args: &[Arg<'_>]) -> Vec<Buffer> {
         let mut first: Option<Vec<Buffer>> = None;
         for &seed in self.seeds {
             let found = self.kernels.launch(kernel, blocks, threads, seed, args);
@@ -58,7 +64,7 @@ impl OnHost {
 
     /// The same for a kernel with an instance for each storage, over rows by warps or over elements by threads: fewer
     /// blocks than would do it at once, so that each goes through several.
-    fn over(&self, kernel: &str, work: usize, args: &[Arg<'_>]) -> Vec<Buffer> {
+    pub(crate) fn over(&self, kernel: &str, work: usize, args: &[Arg<'_>]) -> Vec<Buffer> {
         self.run(&format!("{kernel}<{}>", self.storage), [1 + work / 20, 1, 1], THREADS, args)
     }
 
@@ -109,6 +115,11 @@ impl OnHost {
     fn state(x: &Mat) -> Buffer {
         Buffer::empty(Kind::F32, 3 * x.rows())
     }
+}
+
+/// The least bound on the width of heads that kernels have.
+pub(crate) fn width(heads: Heads) -> usize {
+    [32, 64, 128, 256].into_iter().find(|&w| w >= heads.dim).expect("heads of at most 256")
 }
 
 /// 0 where one weight holds for all channels.
@@ -184,7 +195,7 @@ impl Ops for OnHost {
     }
 
     fn attention(&mut self, _: usize, heads: Heads, q: &Mat, k: &Mat, v: &Mat) -> Result<Mat, Error> {
-        let width = [32, 64, 128, 256].into_iter().find(|&w| w >= heads.dim).expect("heads of at most 256");
+        let width = width(heads);
         let (threads, queries, wide) = ATTENTION;
         let queries = if width > 128 { wide } else { queries };
         let [a, b, c] = [q, k, v].map(|x| self.stored(&x.data));
