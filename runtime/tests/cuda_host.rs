@@ -13,6 +13,7 @@ mod cuda {
     pub(crate) mod backward;
     pub(crate) mod buffer;
     pub(crate) mod gradients;
+    pub(crate) mod gradients_of_weights;
     pub(crate) mod libraries;
     pub(crate) mod library;
     pub(crate) mod mistakes;

@@ -16,3 +16,31 @@ __global__ void __launch_bounds__(256, 4)
         }
     }
 }
+
+// Gradients of the inputs, and of weights and gates this block row's part, `parts [2, gridDim.y, C]` for `add_parts` (without
+// gates those of weights only). A thread for each channel of each row of blocks, which share the rows.
+template <typename T>
+__global__ void __launch_bounds__(256, 4)
+    gated_skip_backward(const float *weights, const float *gates, const T *x, const T *skip, const T *dy, T *dx, T *dskip,
+                        float *parts, int rows, int cols) {
+    const int c = thread_of_grid();
+    if (c >= cols) {
+        return;
+    }
+    const float w = weights[c], open = gates ? 1.0f / (1.0f + expf(-gates[c])) : 1.0f;
+    // What of the output is `s`: all of it beside `x` without gates.
+    const float closed = gates ? 1.0f - open : 1.0f;
+    float of_weight = 0.0f, of_gate = 0.0f;
+    for (int row = static_cast<int>(blockIdx.y); row < rows; row += static_cast<int>(gridDim.y)) {
+        const size_t at = offset(row, cols) + c;
+        const float d = to_float(dy[at]), s = to_float(skip[at]);
+        dx[at] = from_float<T>(d * open);
+        dskip[at] = from_float<T>(d * closed * w);
+        of_weight += d * closed * s;
+        of_gate += d * (to_float(x[at]) - w * s);
+    }
+    parts[offset(blockIdx.y, cols) + c] = of_weight;
+    if (gates) {
+        parts[offset(gridDim.y + blockIdx.y, cols) + c] = of_gate * open * closed;
+    }
+}

@@ -39,23 +39,30 @@ pub const SOURCES: &[Source] = sources! {
         "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
         "cross_entropy_tile_backward<float>", "cross_entropy_tile_backward<bf16>",
     ],
-    "embed": ["embed<float>", "embed<bf16>"],
+    "embed": ["embed<float>", "embed<bf16>", "embed_backward<float>", "embed_backward<bf16>"],
     "exclude_self": [
         "exclude_self<float>", "exclude_self<bf16>", "exclude_self_backward<float>", "exclude_self_backward<bf16>",
     ],
-    "gated_skip": ["gated_skip<float>", "gated_skip<bf16>"],
+    "gated_skip": [
+        "gated_skip<float>", "gated_skip<bf16>", "gated_skip_backward<float>", "gated_skip_backward<bf16>",
+    ],
     "head_norm_rope": [
         "head_norm_rope<float>", "head_norm_rope<bf16>", "head_norm_rope_backward<float>", "head_norm_rope_backward<bf16>",
     ],
     "leaky_relu_squared": [
         "leaky_relu_squared<float>", "leaky_relu_squared<bf16>", "leaky_relu_squared_backward<float>", "leaky_relu_squared_backward<bf16>",
     ],
-    "linear": ["linear<float>", "linear<bf16>"],
+    "linear": [
+        "linear<float>", "linear<bf16>", "linear_backward<float>", "linear_backward<bf16>",
+        "linear_backward_weights<float>", "linear_backward_weights<bf16>",
+    ],
     "mix": ["mix<float>", "mix<bf16>", "mix_norm<float>", "mix_norm<bf16>"],
     "rms_norm": [
         "rms_norm<float>", "rms_norm<bf16>", "rms_norm_backward<float>", "rms_norm_backward<bf16>",
     ],
-    "scale": ["scale<float>", "scale<bf16>"],
+    "scale": [
+        "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
+    ],
     "softcap": ["softcap<float>", "softcap<bf16>"],
     "tail": ["tail<float>", "tail<bf16>"],
     "update_lane": ["update_lane<float>", "update_lane<bf16>"],

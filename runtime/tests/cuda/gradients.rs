@@ -12,7 +12,7 @@ const F32: f32 = 1e-4;
 const ROUNDING: f32 = 1.0 / 256.0;
 
 /// Sequences, queries, keys and heads of a case: of each bound on the width one, most of them odd.
-const CASES: [(usize, usize, usize, Heads); 5] = [
+const CASES: [Sizes; 5] = [
     (1, 1, 1, Heads { query: 2, kv: 1, dim: 6 }),
     (2, 37, 37, Heads { query: 6, kv: 2, dim: 10 }),
     (1, 19, 70, Heads { query: 4, kv: 2, dim: 64 }),
@@ -20,15 +20,18 @@ const CASES: [(usize, usize, usize, Heads); 5] = [
     (1, 35, 35, Heads { query: 3, kv: 1, dim: 130 }),
 ];
 
+/// Sequences, queries, keys and heads.
+pub(crate) type Sizes = (usize, usize, usize, Heads);
+
 /// What is asked of the kernels of an operation.
-struct Check<'a> {
-    host: &'a OnHost,
+pub(crate) struct Check<'a> {
+    pub(crate) host: &'a OnHost,
     random: u64,
 }
 
 impl Check<'_> {
     /// Values as they are kept, and their memory.
-    fn random(&mut self, len: usize) -> (Vec<f32>, Buffer) {
+    pub(crate) fn random(&mut self, len: usize) -> (Vec<f32>, Buffer) {
         let mut next = || {
             self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((self.random >> 33) % 4001) as f32 / 1000.0 - 2.0
@@ -39,13 +42,13 @@ impl Check<'_> {
     }
 
     /// The same in f32.
-    fn control(&mut self, len: usize) -> (Vec<f32>, Buffer) {
+    pub(crate) fn control(&mut self, len: usize) -> (Vec<f32>, Buffer) {
         let (values, _) = self.random(len);
         let buffer = Buffer::floats(Kind::F32, &values);
         (values, buffer)
     }
 
-    fn near(&self, what: &str, found: &[f32], expected: &[f64], roundings: f32) {
+    pub(crate) fn near(&self, what: &str, found: &[f32], expected: &[f64], roundings: f32) {
         assert_eq!(found.len(), expected.len(), "{what}");
         let tolerance = if self.host.storage() == Kind::Bf16 { roundings * ROUNDING } else { F32 };
         for (i, (f, e)) in found.iter().zip(expected).enumerate() {
@@ -55,8 +58,8 @@ impl Check<'_> {
     }
 }
 
-/// Gradients of `Σ f(inputs) ⊙ dy`.
-fn gradients(
+/// Gradients of `Σ f(inputs) ⊙ dy`; of inputs that it does not read nothing.
+pub(crate) fn gradients(
     inputs: &[(&[f32], &[usize])],
     dy: &[f32],
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
@@ -66,7 +69,7 @@ fn gradients(
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&tensors)?;
     let grads = (&y * tensor(dy, y.dims())?)?.sum_all()?.backward()?;
-    let grad = |v: &Var| grads.get(v).expect("a gradient").flatten_all()?.to_vec1();
+    let grad = |v: &Var| grads.get(v).map_or(Ok(Vec::new()), |g| g.flatten_all()?.to_vec1());
     vars.iter().map(grad).collect()
 }
 
@@ -79,6 +82,11 @@ fn normed(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&(x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(f32::EPSILON))?.sqrt()?)
 }
 
+/// `1 / (1 + exp(−x))`.
+pub(crate) fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    (x.neg()?.exp()? + 1.0)?.recip()
+}
+
 fn softmax(x: &Tensor) -> Result<Tensor> {
     let e = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
     e.broadcast_div(&e.sum_keepdim(D::Minus1)?)
@@ -88,6 +96,7 @@ fn softmax(x: &Tensor) -> Result<Tensor> {
 pub(crate) fn all(host: &OnHost) {
     for (case, sizes) in CASES.into_iter().enumerate() {
         let mut check = Check { host, random: case as u64 };
+        check.weights(sizes).unwrap();
         check.rows(sizes).unwrap();
         check.heads(sizes).unwrap();
         check.exclude_self(sizes).unwrap();
@@ -97,7 +106,7 @@ pub(crate) fn all(host: &OnHost) {
 }
 
 impl Check<'_> {
-    fn rows(&mut self, (sequences, len, _, heads): (usize, usize, usize, Heads)) -> Result<()> {
+    fn rows(&mut self, (sequences, len, _, heads): Sizes) -> Result<()> {
         let (rows, cols) = (sequences * len, heads.query * heads.dim);
         let ((x, x_at), (dy, dy_at)) = (self.random(rows * cols), self.random(rows * cols));
         let out = || self.host.out(rows * cols);
@@ -113,7 +122,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn heads(&mut self, (sequences, len, _, heads): (usize, usize, usize, Heads)) -> Result<()> {
+    fn heads(&mut self, (sequences, len, _, heads): Sizes) -> Result<()> {
         let (rows, h, dim, start) = (sequences * len, heads.query, heads.dim, 3);
         let half = dim / 3;
         let ((x, x_at), (dy, dy_at)) = (self.random(rows * h * dim), self.random(rows * h * dim));
@@ -157,7 +166,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn exclude_self(&mut self, (sequences, len, _, heads): (usize, usize, usize, Heads)) -> Result<()> {
+    fn exclude_self(&mut self, (sequences, len, _, heads): Sizes) -> Result<()> {
         let (rows, kv, group, dim) = (sequences * len, heads.kv, heads.query / heads.kv, heads.dim);
         let ((y, y_at), (v, v_at)) = (self.random(rows * heads.query * dim), self.random(rows * kv * dim));
         let (dout, dout_at) = self.random(y.len());
@@ -175,7 +184,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn attention(&mut self, (sequences, q_len, k_len, heads): (usize, usize, usize, Heads)) -> Result<()> {
+    fn attention(&mut self, (sequences, q_len, k_len, heads): Sizes) -> Result<()> {
         let Heads { query, kv, dim } = heads;
         let (q_shape, kv_shape) = ([sequences, q_len, query, dim], [sequences, k_len, kv, 1, dim]);
         let (q, q_at) = self.random(q_shape.iter().product());
@@ -201,7 +210,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn loss(&mut self, (sequences, len, _, heads): (usize, usize, usize, Heads)) -> Result<()> {
+    fn loss(&mut self, (sequences, len, _, heads): Sizes) -> Result<()> {
         let (rows, vocab, first) = (sequences * len, 3 * heads.dim + 20, 7);
         let (x, _) = self.random(rows * vocab);
         let (dnll, dnll_at) = self.control(rows);
