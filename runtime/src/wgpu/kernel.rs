@@ -153,6 +153,7 @@ mod tests {
                     .subgroup_stages(ShaderStages::COMPUTE)
                     .subgroup_operations(SubgroupOperationSet::all())
                     .validate(&parse(kernel, &wgsl))
+                    .map_err(Box::new)
             };
             if let Err(error) = valid(capabilities) {
                 panic!("{}", error.emit_to_string_with_path(&wgsl, kernel.name));
