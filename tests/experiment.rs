@@ -200,3 +200,22 @@ fn what_cannot_work_is_refused_before_the_first_run() {
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert!(listed.contains("half, seed 5: optimizer.token.lr=0.015, optimizer.matrix.lr=0.015"));
 }
+
+#[test]
+fn kept_studies_give_their_reports_again() {
+    for study in ["muon", "weight-decay"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(study);
+        for name in ["report.md", "report.html"] {
+            let scratch = tempfile::tempdir().expect("a folder");
+            let out = scratch.path().join(name);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sixpack"));
+            let status = command.args(["experiment", "report"]).arg(&folder).arg("--out").arg(&out).status();
+            assert!(status.expect("the program").success(), "{study}");
+            let read = |path: &Path| std::fs::read_to_string(path).expect("a report");
+            assert!(
+                read(&out) == read(&folder.join(name)),
+                "sixpack experiment report examples/{study} --out examples/{study}/{name} is another than the kept one"
+            );
+        }
+    }
+}
