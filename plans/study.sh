@@ -6,7 +6,8 @@
 set -euo pipefail
 folder=${1:?expected a folder to work in}
 plans=$(cd "$(dirname "$0")" && pwd)
-read -ra sixpack <<< "${SIXPACK:-cargo run --quiet --release --manifest-path $plans/../Cargo.toml --}"
+sixpack=(cargo run --quiet --release --manifest-path "$plans/../Cargo.toml" --)
+[ -z "${SIXPACK:-}" ] || sixpack=("$(realpath "$SIXPACK")")
 mkdir -p "$folder"
 cd "$folder"
 

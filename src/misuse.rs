@@ -1,6 +1,9 @@
 //! Two ways to fail: what was asked makes no sense (exit code 2), or it could not be done (exit code 1).
+//! An experiment that is stopped is a third.
 
 use std::fmt;
+
+use crate::stop::{self, Stopped};
 
 /// An error of the one who typed, not of the machine or a file.
 #[derive(Debug)]
@@ -19,8 +22,11 @@ pub(crate) fn misuse(message: impl fmt::Display) -> anyhow::Error {
     Misuse(message.to_string()).into()
 }
 
-/// 2 for misuse, 1 for failure.
+/// 2 for misuse, 1 for failure; what a signal stopped has its own.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Stopped>() {
+        return stop::EXIT;
+    }
     if error.downcast_ref::<Misuse>().is_some() { 2 } else { 1 }
 }
 

@@ -20,6 +20,6 @@ pub(crate) fn watch() {
     std::thread::spawn(|| {
         let mut byte = [0];
         while std::io::stdin().read(&mut byte).is_ok_and(|n| n > 0) {}
-        std::process::exit(130);
+        std::process::exit(crate::stop::EXIT.into());
     });
 }

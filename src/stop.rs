@@ -5,6 +5,21 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 
+/// The exit code of a program that a signal ended before its work was done.
+pub(crate) const EXIT: u8 = 130;
+
+/// The end of work that a signal stopped, as an error: whoever started it must not take it for done.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stopped; to go on: the same command again")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// Whether work is under way that a signal should end in order; else a signal ends the program.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
@@ -37,7 +52,7 @@ pub(crate) fn on_signal(notice: &'static str) -> Result<Arc<AtomicBool>> {
     ctrlc::set_handler(move || {
         // A second one does not wait.
         if !BUSY.load(Ordering::Relaxed) || flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            std::process::exit(EXIT.into());
         }
         eprintln!("{notice}");
     })

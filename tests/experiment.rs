@@ -116,13 +116,19 @@ fn runs_killed_at_any_moment_end_with_the_same_results() {
     child.kill().expect("kill");
     child.wait().expect("it ends");
     work.run(&format!("{LINE} --out broken --jobs 2")).ok();
-    assert_eq!(decided(&work.at("broken")), (table, json));
+    assert_eq!(decided(&work.at("broken")), (table, json), "killed");
     let again = work.run(&format!("{LINE} --out broken")).ok();
     assert!(!again.stderr.contains("[5/5]"), "there is nothing left to do: {}", again.stderr);
     assert!(std::fs::read_dir(work.at("broken/.working")).expect("folder").count() <= 1, "the lock at most");
     let left: Vec<_> = std::fs::read_dir(work.at("broken/runs/half/seed-2")).expect("folder").collect();
     assert!(left.iter().flatten().all(|e| e.path().is_file()), "no checkpoint: {left:?}");
 
+    #[cfg(target_os = "linux")]
+    {
+        ended_with_all_processes(&work);
+        work.run(&format!("{LINE} --out ended")).ok();
+        assert_eq!(decided(&work.at("ended")), decided(&work.at("whole")), "a run that was asked to end is no crash");
+    }
     reports(&work);
 
     // What was made otherwise is not taken for what the plan says.
@@ -135,6 +141,23 @@ fn runs_killed_at_any_moment_end_with_the_same_results() {
     std::fs::write(work.at("plan.toml"), PLAN.replace("seeds = 2", "seeds = 3")).expect("plan");
     let more = work.run(&format!("{LINE} --out broken")).ok();
     assert!(more.stderr.contains("[7/7] half, seed 3"), "{}", more.stderr);
+}
+
+/// Begins an experiment several times and asks all its processes to end, as a system that goes down does; the runs first.
+#[cfg(target_os = "linux")]
+fn ended_with_all_processes(work: &Work) {
+    for milliseconds in [800, 1300, 1900, 2600] {
+        let mut sixpack = Command::new(assert_cmd::cargo::cargo_bin!("sixpack"));
+        sixpack.current_dir(work.dir.path()).args(LINE.split(' ').chain(["--out", "ended"]));
+        let mut parent = sixpack.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", parent.id())).expect("threads").flatten();
+        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let ids: Vec<String> = children.flat_map(|c| c.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+        let ids = ids.into_iter().filter(|id| !id.is_empty()).chain([parent.id().to_string()]);
+        Command::new("kill").arg("-TERM").args(ids).stderr(Stdio::null()).status().expect("kill");
+        assert!(!parent.wait().expect("it ends").success(), "stopped is not done");
+    }
 }
 
 /// The report in its forms.
@@ -178,7 +201,15 @@ fn what_cannot_work_is_refused_before_the_first_run() {
         ("id = \"wild\"", "id = \"../up\"", "line 25: id: expected letters"),
         ("arm.half", "arm.halve", "expected the id of an arm, found `halve`"),
         ("schemes = [\"reference\"]", "schemes = [\"best\"]", "line 13: [compress]: invalid value 'best'"),
-        ("max_tokens = 1000", "max_tokens = 0", "[eval]: invalid value '0'"),
+        ("max_tokens = 1000", "max_tokens = 0", "line 9: [eval]: invalid value '0'"),
+        ("plain = true", "seq_len = 16\nstride = 32", "line 9: [eval]: --stride: expected at most the window"),
+        ("schemes = [\"reference\"]", "schemes = [\"rd\"]", "line 13: [compress]: --int6-layers: none of the schemes"),
+        (
+            "optimizer.matrix.lr=0.01\"",
+            "budget.steps=50\"",
+            "line 22: set: `budget.steps` is decided by the plan's `budget`",
+        ),
+        ("optimizer.matrix.lr=0.01\"", "seed=5\"", "line 22: set: `seed` is decided by"),
         ("\"far too much of it\"", "\"far", "line 26: "),
     ] {
         assert!(PLAN.contains(from), "{from}");

@@ -57,6 +57,10 @@ fn without_webgpu(stage: &Stage) {
     page.pick("#file", &stage.work.at("model.6pk"));
     let problem = page.wait("!problem.hidden && problem.innerText");
     assert!(problem.as_str().is_some_and(|p| p.contains("Choose the processor instead")), "{problem}");
+    // Which the page lets one do.
+    assert_eq!(page.eval("document.getElementById('device').offsetParent !== null"), true);
+    load(&mut page, stage, "cpu");
+    assert_eq!(page.eval("document.documentElement.dataset.device"), "cpu");
 }
 
 /// Opens the test's model on `device`, writes so many `tokens` twice and reads a text as long, and compares with this

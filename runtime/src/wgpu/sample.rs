@@ -26,7 +26,14 @@ pub(super) async fn sample(gpu: &mut Wgpu, logits: &Act, sampler: &mut Sampler) 
         share: share as f32,
     };
     gpu.queue.dispatch(&KERNEL, &params, vec![logits.all(), token.all()], [1, 1, 1]);
-    let bytes = gpu.queue.read(token.buffer.buffer(), 4).await?;
+    let bytes = match gpu.queue.read(token.buffer.buffer(), 4).await {
+        Ok(bytes) => bytes,
+        // Whoever goes on for a GPU that was lost draws this token's number.
+        Err(e) => {
+            *sampler = before;
+            return Err(e);
+        }
+    };
     match bytemuck::pod_read_unaligned(&bytes) {
         // The host says what is wrong with them.
         u32::MAX => {

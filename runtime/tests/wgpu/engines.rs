@@ -71,13 +71,25 @@ pub(crate) fn does_what_the_cpu_does(gpu: Wgpu) {
 pub(crate) fn lost(_: Wgpu) {
     let model = golden::model("tiny");
     let expected = ask(&mut Engine::cpu(&model, 1).unwrap()).unwrap();
-    for spare in [None, Some(1)] {
+    let sampling = |temperature| Sampler::new(Sampling { temperature, seed: 3, ..Sampling::default() }).unwrap();
+    let limits = Limits { max_tokens: 8, context: 48, stop: &[] };
+    let prompt = &session::sequence("tiny")[..9];
+    let mut text = Vec::new();
+    let mut add = |token| {
+        text.push(token);
+        true
+    };
+    let mut cpu = Engine::cpu(&model, 1).unwrap();
+    now(cpu.generate(prompt, &limits, &mut sampling(0.8), &mut add)).unwrap();
+    // Greedy, and with numbers that are drawn.
+    for (spare, temperature, text) in
+        [(None, 0.0, &expected.1[..8]), (Some(1), 0.0, &expected.1[..8]), (Some(1), 0.8, text.as_slice())]
+    {
         let gpu = open(Settings::default()).unwrap();
         let same = gpu.fork();
         let mut engine = Engine::gpu(&model, gpu, 0, spare).unwrap();
         // In the middle of a text.
-        let limits = Limits { max_tokens: 8, context: 48, stop: &[] };
-        let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }).unwrap();
+        let mut sampler = sampling(temperature);
         let mut said = Vec::new();
         let mut on_token = |token| {
             said.push(token);
@@ -86,14 +98,13 @@ pub(crate) fn lost(_: Wgpu) {
             }
             true
         };
-        let prompt = &session::sequence("tiny")[..9];
         let reading = now(engine.generate(prompt, &limits, &mut sampler, &mut on_token));
         if spare.is_none() {
             assert!(matches!(reading, Err(Error::DeviceLost { .. })), "{reading:?}");
             assert!(matches!(ask(&mut engine), Err(Error::DeviceLost { .. })));
             continue;
         }
-        assert_eq!((said.as_slice(), reading.unwrap().tokens), (&expected.1[..8], 8));
+        assert_eq!((said.as_slice(), reading.unwrap().tokens), (text, 8), "at {temperature}");
         assert_eq!(engine.device(), Device::Cpu);
         assert_same(&ask(&mut engine).unwrap(), &expected);
     }

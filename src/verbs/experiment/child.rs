@@ -15,6 +15,9 @@ use crate::parent;
 /// since.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A signal may reach a process before it reaches this one, where somebody stops all processes at once.
+const SIGNAL_IS_LATE: Duration = Duration::from_millis(500);
+
 /// A process to be started.
 pub(super) struct Child<'a> {
     /// What the program is asked for.
@@ -69,11 +72,35 @@ impl Child<'_> {
             }
             std::thread::sleep(LOOK);
         };
+        // What it did until then may be a part.
+        if self.stop.load(Ordering::Relaxed) || asked(status) && self.stopped() {
+            return Ok(Ended::Stopped);
+        }
         if status.success() {
             return Ok(Ended::Well { stdout, peak_memory });
         }
         Ok(Ended::Badly(format!("{verb}: {}", reason(status, &stderr))))
     }
+}
+
+impl Child<'_> {
+    /// Whether everything is to stop, or is told to within a moment.
+    pub(super) fn stopped(&self) -> bool {
+        let until = Instant::now() + SIGNAL_IS_LATE;
+        while !self.stop.load(Ordering::Relaxed) && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether it looks as if somebody asked a process to end: by a signal, or as this program ends by one.
+fn asked(status: ExitStatus) -> bool {
+    #[cfg(unix)]
+    if std::os::unix::process::ExitStatusExt::signal(&status).is_some() {
+        return true;
+    }
+    status.code() == Some(crate::stop::EXIT.into())
 }
 
 /// What a process said last, or how it was ended.

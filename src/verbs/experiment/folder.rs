@@ -82,7 +82,10 @@ impl Folder {
                 return Err(another("the recipe", was, is));
             }
             if retry && matches!(saved.record.outcome, Outcome::Crash(_)) {
-                fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+                // As a whole, or it would be half a run if this is stopped now.
+                let away = self.working_folder(plan, run);
+                clear(&away)?;
+                fs::rename(&folder, &away).with_context(|| format!("cannot move {}", folder.display()))?;
             } else {
                 known.push((run, saved.record));
             }
@@ -92,7 +95,7 @@ impl Folder {
 
     /// An empty folder for a run to work in, with its recipe.
     pub(super) fn working(&self, plan: &Plan, run: Run) -> Result<PathBuf> {
-        let folder = self.root.join(".working").join(format!("{}.{}", plan.arm(run).id, run.seed));
+        let folder = self.working_folder(plan, run);
         clear(&folder)?;
         make(&folder)?;
         atomic::write(folder.join(RECIPE), plan.recipe(run).to_toml().as_bytes())?;
@@ -128,6 +131,10 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    fn working_folder(&self, plan: &Plan, run: Run) -> PathBuf {
+        self.root.join(".working").join(format!("{}.{}", plan.arm(run).id, run.seed))
     }
 
     fn of(&self, plan: &Plan, run: Run) -> PathBuf {

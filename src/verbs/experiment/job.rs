@@ -73,9 +73,16 @@ impl Job<'_> {
         let child = |arguments| Child { arguments, gpu, folder, deadline, stop: self.stop };
         let checkpoint = folder.join(CHECKPOINT);
         let arguments = train_arguments(&folder.join(RECIPE), self.data, &checkpoint, self.threads);
-        let (_, peak_memory) = step!(ended(child(arguments).run()));
+        let training = child(arguments);
+        let (_, peak_memory) = step!(ended(training.run()));
         let text = std::fs::read_to_string(checkpoint.join(train::LOG)).unwrap_or_default();
-        let Some(log) = Log::read(&text) else { return crash("train: the log has no end") };
+        let Some(log) = Log::read(&text) else {
+            // A training that is asked to stop ends well, but not by itself.
+            if training.stopped() {
+                return Ok(Err(Broken::Stopped));
+            }
+            return crash("train: the log has no end");
+        };
         let arguments = eval_arguments(self.plan, &checkpoint, self.data, &self.device, self.threads);
         let score = step!(json(child(arguments).run()));
         let number = |key: &str| score[key].as_f64().filter(|x| x.is_finite());

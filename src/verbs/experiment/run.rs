@@ -1,5 +1,6 @@
 //! `experiment run`: everything is checked before the first run; then the runs, and the results after each of them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, mpsc};
@@ -13,12 +14,13 @@ use sixpack_train::experiment::{Conditions, JSON, Outcome, Plan, Record, Results
 use super::folder::Folder;
 use super::gpus;
 use super::job::{self, Job};
-use crate::args::{self, Cli};
+use crate::args::{self, Cli, Verb};
 use crate::clock::Clock;
 use crate::data;
 use crate::misuse::misuse;
 use crate::say::say;
 use crate::stop::{self, Busy};
+use crate::verbs;
 
 pub(crate) fn run(args: &args::ExperimentRun) -> Result<()> {
     let plan = Plan::load(&args.plan, args.scale.as_deref()).map_err(misuse)?;
@@ -47,10 +49,7 @@ pub(crate) fn run(args: &args::ExperimentRun) -> Result<()> {
         let out = args.out.display();
         say!("\n{out}/{TABLE}, {JSON}; a page with pictures: sixpack experiment report {out} --out page.html");
     }
-    if !finished {
-        eprintln!("stopped; to go on: the same command again");
-    }
-    Ok(())
+    if finished { Ok(()) } else { Err(stop::Stopped.into()) }
 }
 
 /// The folder of shards, and who named it.
@@ -67,17 +66,27 @@ fn data(plan: &Plan, args: &args::ExperimentRun) -> Result<(PathBuf, String)> {
 /// Refuses arguments that the verbs would refuse.
 fn check_arguments(plan: &Plan, data: &Path, args: &args::ExperimentRun) -> Result<()> {
     let (device, here) = (args.device.to_string(), Path::new("x"));
-    let parse = |arguments| Cli::try_parse_from(std::iter::once("sixpack".into()).chain(arguments));
-    let refused = |place: String, e: clap::Error| {
-        let text = e.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        misuse(format!("{place}: {}", line.strip_prefix("error: ").unwrap_or(line)))
+    let check = |section: &str, line: Option<usize>, arguments: Vec<OsString>| {
+        let line = line.map_or_else(String::new, |line| format!(", line {line}"));
+        let refused = |reason: &str| misuse(format!("{}{line}: [{section}]: {reason}", plan.path().display()));
+        let parsed = Cli::try_parse_from(std::iter::once("sixpack".into()).chain(arguments)).map_err(|e| {
+            let text = e.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            refused(first.strip_prefix("error: ").unwrap_or(first))
+        })?;
+        let made = match &parsed.verb {
+            Verb::Eval(eval) => plan
+                .arms
+                .iter()
+                .try_for_each(|arm| verbs::eval::options(&eval.windows, arm.recipe.model.eval_seq_len).map(drop)),
+            Verb::Sweep(sweep) => verbs::sweep::check(sweep),
+            _ => Ok(()),
+        };
+        made.map_err(|e| refused(&crate::misuse::message(&e)))
     };
-    let file = plan.path().display();
-    parse(job::eval_arguments(plan, here, data, &device, 1)).map_err(|e| refused(format!("{file}: [eval]"), e))?;
+    check("eval", plan.eval_line, job::eval_arguments(plan, here, data, &device, 1))?;
     if let Some((_, line)) = plan.compress {
-        let arguments = job::compress_arguments(plan, here, data, here, &device, 1);
-        parse(arguments).map_err(|e| refused(format!("{file}, line {line}: [compress]"), e))?;
+        check("compress", Some(line), job::compress_arguments(plan, here, data, here, &device, 1))?;
     }
     Ok(())
 }

@@ -53,6 +53,11 @@ pub(crate) fn run(args: &args::Sweep) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what [`run`] would refuse before its first training.
+pub(crate) fn check(args: &args::Sweep) -> Result<()> {
+    Plan::new(args).map(drop)
+}
+
 /// The points of a folder, and what this command measures by.
 struct Sweep<'a> {
     args: &'a args::Sweep,

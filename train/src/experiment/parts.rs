@@ -13,7 +13,7 @@ pub(super) struct Settings {
     pub(super) budget: Option<Spanned<Budget>>,
     pub(super) time_limit: Option<Spanned<f64>>,
     pub(super) tolerance: Option<Spanned<f64>>,
-    pub(super) eval: Option<typed::Windows>,
+    pub(super) eval: Option<Spanned<typed::Windows>>,
     pub(super) compress: Option<Spanned<typed::Compress>>,
 }
 

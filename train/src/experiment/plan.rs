@@ -42,6 +42,8 @@ pub struct Plan {
     pub tolerance: Option<f64>,
     /// How models are scored, as arguments of `eval`.
     pub eval: Vec<String>,
+    /// The line of those.
+    pub eval_line: Option<usize>,
     /// How they are compressed, as arguments of `sweep`, and on which line the plan says so.
     pub compress: Option<(Vec<String>, usize)>,
     /// The baseline, then the others in the order they are run.

@@ -14,6 +14,13 @@ use crate::{Error, Result};
 
 /// Seconds that a run may take if the plan does not say, beside what it may train.
 const TIME_LIMIT: f64 = 3600.0;
+/// Tables and keys of a recipe that a plan decides otherwise.
+const DECIDED: [(&str, &str); 4] = [
+    ("budget", "the plan's `budget`"),
+    ("seed", "the plan's `seeds`"),
+    ("name", "the arm's `id`"),
+    ("run", "the experiment"),
+];
 /// Lines of a run's log: enough for a curve.
 const LOG_LINES: u64 = 60;
 
@@ -82,7 +89,8 @@ impl Resolving<'_> {
             seeds,
             time_limit: self.time_limit(&arms)?,
             tolerance,
-            eval: over.eval.as_ref().map(typed::Windows::arguments).unwrap_or_default(),
+            eval: over.eval.as_ref().map(|e| e.get_ref().arguments()).unwrap_or_default(),
+            eval_line: over.eval.as_ref().map(|e| place.line(e)),
             compress: over.compress.as_ref().map(|c| (c.get_ref().arguments(), place.line(c))),
             arms,
             path: place.path.into(),
@@ -174,6 +182,12 @@ impl Resolving<'_> {
     /// The baseline's recipe with these overrides and the budget.
     fn recipe(&self, set: &[&Spanned<String>], arm: Option<&typed::Arm>) -> Result<Recipe> {
         let Self { place, over, .. } = self;
+        for typed in set {
+            let key = typed.get_ref().split('=').next().unwrap_or("").trim();
+            if let Some((_, instead)) = DECIDED.iter().find(|(name, _)| key.split('.').next() == Some(name)) {
+                return Err(place.at(typed, format!("set: `{key}` is decided by {instead}, in all arms alike")));
+            }
+        }
         let baseline = over.baseline.as_ref().ok_or_else(|| place.whole("baseline: expected a recipe, found none"))?;
         let name = baseline.get_ref();
         let built_in = recipe::EMBEDDED.iter().any(|(known, _)| known == name);

@@ -137,6 +137,14 @@ fn family(results: &Results, variant: Option<&str>, tolerance: f64) -> Vec<Row> 
         });
     }
     judge(&mut rows, tolerance);
+    for row in rows.iter_mut().skip(1) {
+        // Of the seeds that are left it says too much: those that were hardest are missing.
+        let has = |seed: u64| row.values.iter().any(|v| v.0 == seed);
+        let crashed = |r: &Record| r.id == row.arm && !has(r.seed) && baseline.iter().any(|v| v.0 == r.seed);
+        if row.verdict != Verdict::Crash && results.runs.iter().any(crashed) {
+            row.verdict = Verdict::DiscardCrashes;
+        }
+    }
     rows
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Typed {
     pub(super) budget: Option<Spanned<Budget>>,
     pub(super) time_limit_seconds: Option<Spanned<f64>>,
     pub(super) tolerance: Option<Spanned<f64>>,
-    pub(super) eval: Option<Windows>,
+    pub(super) eval: Option<Spanned<Windows>>,
     pub(super) compress: Option<Spanned<Compress>>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Scale {
     pub(super) budget: Option<Spanned<Budget>>,
     pub(super) time_limit_seconds: Option<Spanned<f64>>,
     pub(super) tolerance: Option<Spanned<f64>>,
-    pub(super) eval: Option<Windows>,
+    pub(super) eval: Option<Spanned<Windows>>,
     pub(super) compress: Option<Spanned<Compress>>,
 }
 

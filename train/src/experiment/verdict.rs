@@ -6,9 +6,10 @@ use super::statistics::Effect;
 
 /// The rule in words, for the report.
 pub const RULE: &str = "A change is kept if it is better than the baseline beyond chance: its mean is lower, and its \
-    p-value, adjusted for the number of arms (Holm), is below 5%. A change that makes things simpler is also kept if \
-    its result is equal: the upper end of its interval is not above the tolerance. A change that makes things more \
-    complex has to gain more than the tolerance. Everything else is discarded.";
+    p-value, adjusted (Holm) for the number of arms of its kind, trained or one kind of artifact, is below 5%. A change \
+    that makes things simpler is also kept if it costs no more than the tolerance: the upper end of its interval is not \
+    above it. A change that makes things more complex has to gain more than the tolerance. Everything else is discarded, \
+    and so is an arm of which a run crashed where the baseline's of the same seed did not.";
 
 /// What an arm does to the code and the settings, beside its effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +34,16 @@ pub enum Verdict {
     KeepBetter,
     /// Equal and simpler.
     KeepSimpler,
+    /// Worse beyond chance, but by no more than the tolerance, and simpler.
+    KeepSimplerWorse,
     /// Worse beyond chance.
     DiscardWorse,
     /// Better, but by less than the complexity costs.
     DiscardSmall,
     /// The runs do not tell it from the baseline.
     DiscardUndecided,
+    /// Some runs came to no end.
+    DiscardCrashes,
     /// No run came to an end.
     Crash,
 }
@@ -52,6 +57,9 @@ impl Verdict {
         match complexity {
             Complexity::More if sure && effect.mean < 0.0 && effect.mean >= -tolerance => Self::DiscardSmall,
             _ if sure && effect.mean < 0.0 => Self::KeepBetter,
+            Complexity::Simpler if spread.interval[1] <= tolerance && spread.interval[0] > 0.0 => {
+                Self::KeepSimplerWorse
+            }
             Complexity::Simpler if spread.interval[1] <= tolerance => Self::KeepSimpler,
             _ if sure => Self::DiscardWorse,
             _ => Self::DiscardUndecided,
@@ -61,8 +69,8 @@ impl Verdict {
     /// `keep`, `discard` or `crash`.
     pub fn status(self) -> &'static str {
         match self {
-            Self::Baseline | Self::KeepBetter | Self::KeepSimpler => "keep",
-            Self::DiscardWorse | Self::DiscardSmall | Self::DiscardUndecided => "discard",
+            Self::Baseline | Self::KeepBetter | Self::KeepSimpler | Self::KeepSimplerWorse => "keep",
+            Self::DiscardWorse | Self::DiscardSmall | Self::DiscardUndecided | Self::DiscardCrashes => "discard",
             Self::Crash => "crash",
         }
     }
@@ -73,9 +81,11 @@ impl Verdict {
             Self::Baseline => "the baseline",
             Self::KeepBetter => "better",
             Self::KeepSimpler => "equal and simpler",
+            Self::KeepSimplerWorse => "worse by less than the tolerance, and simpler",
             Self::DiscardWorse => "worse",
             Self::DiscardSmall => "gains less than it complicates",
             Self::DiscardUndecided => "not told from the baseline",
+            Self::DiscardCrashes => "some runs crashed",
             Self::Crash => "no run came to an end",
         }
     }
@@ -102,7 +112,7 @@ mod tests {
             (noise, Simpler, 0.002, Verdict::DiscardUndecided),
             (worse, Same, 0.002, Verdict::DiscardWorse),
             (worse, Simpler, 0.002, Verdict::DiscardWorse),
-            (worse, Simpler, 0.02, Verdict::KeepSimpler),
+            (worse, Simpler, 0.02, Verdict::KeepSimplerWorse),
         ] {
             let effect = Effect::of(&differences).unwrap();
             let found = Verdict::of(Some(&effect), effect.spread.map(|s| s.p), complexity, tolerance);

@@ -67,14 +67,15 @@ pub(super) fn notes(summary: &Summary) -> Vec<String> {
          after the arm. Bytes are the artifact's, or an estimate of one in scheme reference; ± is the deviation over \
          seeds. Differences are to the baseline, paired by seed; below 0 is better. Intervals are Student's. The \
          smallest effect is the true difference that these runs would have found four times in five. More seeds is how \
-         many further ones would find the difference as measured, four times in five; 0 where the interval excludes 0."
+         many further ones would find the difference as measured, four times in five; 0 where the interval excludes 0. \
+         Both are of one arm by itself: to stand among several arms takes more."
             .into(),
     );
     let intervals = summary.intervals();
     if intervals > 1 {
         notes.push(format!(
             "Of {intervals} intervals {:.1} would exclude 0 by chance if no arm did anything; that is why p-values are \
-             adjusted for the number of arms before an arm is kept.",
+             adjusted for the number of arms before one is kept, those of each kind of artifact by themselves.",
             0.05 * intervals as f64
         ));
     }
