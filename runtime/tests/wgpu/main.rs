@@ -115,7 +115,6 @@ const ROUNDED: &[Test] = &[
     ("session::in_parts", |gpu| sessions::in_parts_within(gpu, sessions::ROUNDED)),
     ("session::long_prompts_of_a_quantised_model", |gpu| sessions::long_prompts_within(gpu, sessions::ROUNDED)),
     ("generate::greedy_text_is_that_of_the_cpu", models::greedy_text),
-    ("generate::a_trained_model_says_and_scores_what_it_does_on_the_cpu", models::trained_model),
     ("decode::five_kernels_a_layer_and_one_submission_a_token", sessions::five_kernels),
 ];
 
