@@ -81,9 +81,7 @@ impl Child<'_> {
         }
         Ok(Ended::Badly(format!("{verb}: {}", reason(status, &stderr))))
     }
-}
 
-impl Child<'_> {
     /// Whether everything is to stop, or is told to within a moment.
     pub(super) fn stopped(&self) -> bool {
         let until = Instant::now() + SIGNAL_IS_LATE;

@@ -3,7 +3,6 @@
 //! A plan is what was typed and then what it means ([`Plan`]); a [`Record`] is what came of one run; [`Results`] are
 //! all of them, and [`Summary`] what they say of each arm. Running is the program's.
 
-mod parts;
 mod place;
 mod plan;
 mod record;

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::parts::{Part, Settings};
 use super::place::Place;
 use super::plan::{Arm, BASELINE, Plan, Priority};
-use super::typed::{self, Budget, Seeds, Typed};
+use super::typed::{self, ArmSets, Budget, Seeds, Typed};
 use super::verdict::Complexity;
 use crate::recipe::{self, Recipe};
 use crate::{Error, Result};
@@ -50,23 +49,24 @@ impl Plan {
                 place.whole(format!("--scale: expected one of its scales ({known}), found `{name}`"))
             })?),
         };
-        let (own, over) = Part::split(typed, chosen);
-        Resolving { place, own, over, scale, known }.plan()
+        let arm_sets = chosen.map(|scale| scale.over(&mut typed)).unwrap_or_default();
+        Resolving { place, own: typed, arm_sets, scale, known }.plan()
     }
 }
 
 /// A plan on its way.
 struct Resolving<'a> {
     place: Place<'a>,
-    own: Part,
-    over: Settings,
+    /// The plan, with what the scale says in place of its own.
+    own: Typed,
+    arm_sets: ArmSets,
     scale: Option<&'a str>,
     known: String,
 }
 
 impl Resolving<'_> {
     fn plan(&self) -> Result<Plan> {
-        let Self { place, own, over, .. } = self;
+        let Self { place, own, .. } = self;
         self.check_ids()?;
         let seeds = self.seeds()?;
         let baseline = self.arm(None, &seeds)?;
@@ -74,7 +74,7 @@ impl Resolving<'_> {
         let first = |arm: &Arm| own.order.iter().position(|id| *id.get_ref() == arm.id).unwrap_or(usize::MAX);
         arms.sort_by_key(|arm| (first(arm), arm.priority));
         arms.insert(0, baseline);
-        let tolerance = match &over.tolerance {
+        let tolerance = match &own.tolerance {
             Some(t) if !(*t.get_ref() >= 0.0 && t.get_ref().is_finite()) => {
                 return Err(place.at(t, format!("tolerance: expected at least 0, found {}", t.get_ref())));
             }
@@ -89,9 +89,9 @@ impl Resolving<'_> {
             seeds,
             time_limit: self.time_limit(&arms)?,
             tolerance,
-            eval: over.eval.as_ref().map(|e| e.get_ref().arguments()).unwrap_or_default(),
-            eval_line: over.eval.as_ref().map(|e| place.line(e)),
-            compress: over.compress.as_ref().map(|c| (c.get_ref().arguments(), place.line(c))),
+            eval: own.eval.as_ref().map(|e| e.get_ref().arguments()).unwrap_or_default(),
+            eval_line: own.eval.as_ref().map(|e| place.line(e)),
+            compress: own.compress.as_ref().map(|c| (c.get_ref().arguments(), place.line(c))),
             arms,
             path: place.path.into(),
         })
@@ -116,7 +116,7 @@ impl Resolving<'_> {
                 return Err(place.at(id, format!("id: `{name}` is another arm's already")));
             }
         }
-        for id in own.order.iter().chain(own.arm_sets.iter().map(|(id, _)| id)) {
+        for id in own.order.iter().chain(self.arm_sets.iter().map(|(id, _)| id)) {
             if !ids.iter().any(|known| known.get_ref() == id.get_ref()) {
                 return Err(place.at(id, format!("expected the id of an arm, found `{}`", id.get_ref())));
             }
@@ -125,7 +125,7 @@ impl Resolving<'_> {
     }
 
     fn seeds(&self) -> Result<Vec<u64>> {
-        let Some(typed) = &self.over.seeds else {
+        let Some(typed) = &self.own.seeds else {
             return Err(self.place.whole("seeds: expected a number, found none"));
         };
         let fail = |reason: &str| Err(self.place.at(typed, reason));
@@ -143,11 +143,11 @@ impl Resolving<'_> {
 
     /// An arm with its recipe resolved, or the baseline.
     fn arm(&self, arm: Option<&typed::Arm>, seeds: &[u64]) -> Result<Arm> {
-        let Self { place, own, over, .. } = self;
-        let scaled = own.arm_sets.iter().find(|(id, _)| arm.is_some_and(|arm| arm.id == *id));
+        let Self { place, own, .. } = self;
+        let scaled = self.arm_sets.iter().find(|(id, _)| arm.is_some_and(|arm| arm.id == *id));
         let changes: Vec<&Spanned<String>> =
             arm.iter().flat_map(|arm| &arm.set).chain(scaled.iter().flat_map(|(_, set)| set)).collect();
-        let recipe = self.recipe(&over.set.iter().chain(changes.iter().copied()).collect::<Vec<_>>(), arm)?;
+        let recipe = self.recipe(&own.set.iter().chain(changes.iter().copied()).collect::<Vec<_>>(), arm)?;
         let seeds = match arm.and_then(|arm| arm.seeds.as_ref()) {
             Some(n) if *n.get_ref() == 0 => return Err(place.at(n, "seeds: expected at least 1, found 0")),
             Some(n) => seeds.len().min(usize::try_from(*n.get_ref()).unwrap_or(usize::MAX)),
@@ -181,14 +181,14 @@ impl Resolving<'_> {
 
     /// The baseline's recipe with these overrides and the budget.
     fn recipe(&self, set: &[&Spanned<String>], arm: Option<&typed::Arm>) -> Result<Recipe> {
-        let Self { place, over, .. } = self;
+        let Self { place, own, .. } = self;
         for typed in set {
             let key = typed.get_ref().split('=').next().unwrap_or("").trim();
             if let Some((_, instead)) = DECIDED.iter().find(|(name, _)| key.split('.').next() == Some(name)) {
                 return Err(place.at(typed, format!("set: `{key}` is decided by {instead}, in all arms alike")));
             }
         }
-        let baseline = over.baseline.as_ref().ok_or_else(|| place.whole("baseline: expected a recipe, found none"))?;
+        let baseline = own.baseline.as_ref().ok_or_else(|| place.whole("baseline: expected a recipe, found none"))?;
         let name = baseline.get_ref();
         let built_in = recipe::EMBEDDED.iter().any(|(known, _)| known == name);
         let file = if built_in { name.clone() } else { self.beside(Path::new(name)).to_string_lossy().into_owned() };
@@ -210,14 +210,14 @@ impl Resolving<'_> {
 
     /// The recipe with the plan's budget instead of its own, and a log of some lines.
     fn budgeted(&self, recipe: Recipe) -> Result<Recipe> {
-        let Self { place, over, .. } = self;
+        let Self { place, own, .. } = self;
         let scales = if self.known.is_empty() || self.scale.is_some() {
             String::new()
         } else {
             format!("; it has scales: choose one with --scale ({})", self.known)
         };
         let budget =
-            over.budget.as_ref().ok_or_else(|| place.whole(format!("budget: expected one, found none{scales}")))?;
+            own.budget.as_ref().ok_or_else(|| place.whole(format!("budget: expected one, found none{scales}")))?;
         let fail = |reason: String| place.at(budget, format!("budget: {reason}"));
         let per_step = recipe.batch.tokens_per_step as u64;
         let mut recipe = recipe;
@@ -241,7 +241,7 @@ impl Resolving<'_> {
 
     fn time_limit(&self, arms: &[Arm]) -> Result<f64> {
         let seconds = arms.iter().filter_map(|arm| arm.recipe.budget.seconds).fold(0.0, f64::max);
-        let Some(limit) = &self.over.time_limit else { return Ok(TIME_LIMIT + 2.0 * seconds) };
+        let Some(limit) = &self.own.time_limit_seconds else { return Ok(TIME_LIMIT + 2.0 * seconds) };
         let found = *limit.get_ref();
         if found > seconds && found <= 1e9 {
             return Ok(found);

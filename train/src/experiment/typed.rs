@@ -59,6 +59,30 @@ pub(super) struct Scale {
     pub(super) compress: Option<Spanned<Compress>>,
 }
 
+/// Overrides of arms by a scale.
+pub(super) type ArmSets = Vec<(Spanned<String>, Vec<Spanned<String>>)>;
+
+impl Scale {
+    /// Puts what the scale says in the place of what the plan says; what it says of arms is left.
+    pub(super) fn over(self, plan: &mut Typed) -> ArmSets {
+        fn replace<T>(of_plan: &mut Option<T>, of_scale: Option<T>) {
+            *of_plan = of_scale.or(of_plan.take());
+        }
+        if !self.description.is_empty() {
+            plan.description = format!("{} {}", plan.description, self.description).trim().to_owned();
+        }
+        plan.set.extend(self.set);
+        replace(&mut plan.baseline, self.baseline);
+        replace(&mut plan.seeds, self.seeds);
+        replace(&mut plan.budget, self.budget);
+        replace(&mut plan.time_limit_seconds, self.time_limit_seconds);
+        replace(&mut plan.tolerance, self.tolerance);
+        replace(&mut plan.eval, self.eval);
+        replace(&mut plan.compress, self.compress);
+        self.arm.into_iter().collect()
+    }
+}
+
 /// `[data]`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
