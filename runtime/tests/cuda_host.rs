@@ -5,72 +5,101 @@
 mod conformance;
 #[path = "../../tests/golden/golden.rs"]
 mod golden;
-#[allow(dead_code, reason = "there are no sessions here, and no codes")]
+#[allow(dead_code, reason = "there are no codes here")]
 #[path = "suite/twins.rs"]
 mod twins;
 
+#[allow(dead_code, reason = "what is not stamped here is of models that are trained, and of other machines")]
+#[path = "suite/session.rs"]
+mod session;
+
 mod cuda {
-    pub(crate) mod backward;
-    pub(crate) mod buffer;
     pub(crate) mod gradients;
-    pub(crate) mod gradients_of_weights;
     pub(crate) mod libraries;
     pub(crate) mod library;
     pub(crate) mod mistakes;
-    pub(crate) mod ops;
 }
 
-use std::process::ExitCode;
+use std::cell::RefCell;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use cuda::buffer::{Buffer, Kind};
 use cuda::library::{Failure, Kernels};
 use cuda::mistakes;
-use cuda::ops::OnHost;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sixpack_runtime::cpu::{Dense, Mat, Reference};
-use sixpack_runtime::cuda::SOURCES;
-use sixpack_runtime::{Batch, Error, Ops, Pass, Weights, forward, model};
+use sixpack_runtime::cuda::{Cuda, Gpu, Kind, SOURCES, Settings, signature};
+use sixpack_runtime::{Batch, Error, Pass, ReadBack, Weights, forward, model, now};
 use twins::Backend;
 
 /// A test and its name.
-type Test = (&'static str, fn(Arc<Kernels>));
+type Test = (&'static str, fn(&Kernels));
 
 const TESTS: &[Test] = &[
-    ("every_kernel_is_there", every_kernel_is_there),
+    ("every_kernel_takes_what_is_read_from_its_source", every_kernel),
     ("libraries::are_found_where_they_are", |_| cuda::libraries::are_found_where_they_are()),
-    ("mistakes::arguments", |k| mistakes::arguments(&k)),
-    ("mistakes::barriers", |k| mistakes::barriers(&k)),
-    ("mistakes::bounds", |k| mistakes::bounds(&k)),
-    ("mistakes::races", |k| mistakes::races(&k)),
-    ("f32::residual", |k| twins::residual(backend(k, Kind::F32))),
-    ("f32::attention", |k| twins::attention(backend(k, Kind::F32))),
-    ("f32::products", |k| twins::products(backend(k, Kind::F32))),
-    ("f32::steps", |k| twins::steps(backend(k, Kind::F32))),
+    ("mistakes::barriers", mistakes::barriers),
+    ("mistakes::bounds", mistakes::bounds),
+    ("mistakes::races", mistakes::races),
+    ("f32::residual", |_| twins::residual(backend(Kind::F32))),
+    ("f32::attention", |_| twins::attention(backend(Kind::F32))),
+    ("f32::products", |_| twins::products(backend(Kind::F32))),
+    ("f32::steps", |_| twins::steps(backend(Kind::F32))),
+    ("f32::remembered", |_| twins::remembered(backend(Kind::F32))),
     ("f32::goldens", goldens),
-    ("f32::gradients", |k| cuda::gradients::all(&OnHost::new(k, Kind::F32, &[0, 1]))),
-    ("bf16::gradients", |k| cuda::gradients::all(&OnHost::new(k, Kind::Bf16, &[0, 1]))),
-    ("bf16::residual", |k| twins::residual(backend(k, Kind::Bf16))),
-    ("bf16::attention", |k| twins::attention(backend(k, Kind::Bf16))),
-    ("bf16::products", |k| twins::products(backend(k, Kind::Bf16))),
+    ("f32::sessions", sessions),
+    ("f32::gradients", |_| cuda::gradients::all(|| ops(Kind::F32), Kind::F32)),
+    ("bf16::residual", |_| twins::residual(backend(Kind::Bf16))),
+    ("bf16::attention", |_| twins::attention(backend(Kind::Bf16))),
+    ("bf16::products", |_| twins::products(backend(Kind::Bf16))),
     ("bf16::losses", losses),
+    ("bf16::gradients", |_| cuda::gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
 ];
+
+/// Names the folder of the libraries in the process that runs the tests.
+const FOLDER: &str = "SIXPACK_HOST_CUDA";
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let kernels = if arguments.list { Err(Failure::NoCompiler("not needed to list".into())) } else { Kernels::build() };
-    let kernels = Arc::new(kernels.map(Arc::new));
+    let folder = std::env::var_os(FOLDER).map(PathBuf::from);
+    let kernels = match (&folder, arguments.list) {
+        (Some(folder), _) => Ok(Kernels::load(folder)),
+        (None, true) => Err(Failure::NoCompiler("not needed to list".into())),
+        (None, false) => Err(with_libraries()),
+    };
+    let kernels = Arc::new(kernels);
     let trials = TESTS.iter().map(|&(name, test)| {
         let kernels = Arc::clone(&kernels);
         Trial::ignorable_test(name, move || run(&kernels, test))
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    // What is loaded stays so without its file.
+    if let Some(folder) = folder {
+        std::fs::remove_dir_all(folder).expect("the libraries of this process");
+    }
+    conclusion.exit_code()
 }
 
-fn run(kernels: &Result<Arc<Kernels>, Failure>, test: fn(Arc<Kernels>)) -> Result<Completion, Failed> {
+/// Starts this program again where its loader finds the libraries, which it takes for NVIDIA's; returns only if it cannot.
+fn with_libraries() -> Failure {
+    // A folder of this process: another one may run the same test.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda_host.{}", std::process::id()));
+    if let Err(failure) = cuda::library::build(&folder, mistakes::NAMES) {
+        return failure;
+    }
+    let mut again = Command::new(std::env::current_exe().expect("this program"));
+    // Each kernel runs in two orders, which must give the same bits.
+    again.args(std::env::args_os().skip(1)).env(FOLDER, &folder).env("SIXPACK_HOST_ORDERS", "2");
+    again.env("LD_LIBRARY_PATH", &folder).env("SIXPACK_NVRTC", &folder).env("XDG_CACHE_HOME", folder.join("cache"));
+    Failure::Broken(again.exec().to_string())
+}
+
+fn run(kernels: &Result<Kernels, Failure>, test: fn(&Kernels)) -> Result<Completion, Failed> {
     match kernels {
         Ok(kernels) => {
-            test(Arc::clone(kernels));
+            test(kernels);
             Ok(Completion::Completed)
         }
         Err(Failure::Broken(messages)) => Err(messages.into()),
@@ -81,11 +110,19 @@ fn run(kernels: &Result<Arc<Kernels>, Failure>, test: fn(Arc<Kernels>)) -> Resul
     }
 }
 
-fn backend(kernels: Arc<Kernels>, storage: Kind) -> Backend<OnHost> {
+/// An interpreter whose buffers are allocations of their own, between guard zones; tiles are smaller than vocabularies.
+fn ops(storage: Kind) -> Cuda {
+    Cuda::new(&Gpu::open(0, Settings { reuse: false, tile: 300 }).expect("the driver of the tests"), storage)
+}
+
+fn backend(storage: Kind) -> Backend<Cuda> {
+    let ops = ops(storage);
+    let (weights, matrices, acts) = (ops.fork(), ops.fork(), RefCell::new(ops.fork()));
     let f32 = Backend {
-        ops: OnHost::new(kernels, storage, &[0, 1]),
-        weight: Box::new(Dense::clone),
-        act: Box::new(Mat::clone),
+        ops,
+        weight: Box::new(move |w| weights.weight(w, true).unwrap()),
+        matrix: Box::new(move |w| matrices.weight(w, false).unwrap()),
+        act: Box::new(move |x| acts.borrow_mut().bring(x).unwrap()),
         kept: Mat::clone,
         tolerance: twins::f32_tolerance,
     };
@@ -97,7 +134,7 @@ fn backend(kernels: Arc<Kernels>, storage: Kind) -> Backend<OnHost> {
 
 /// What is left in bf16.
 fn rounded(x: &Mat) -> Mat {
-    x.like(x.cols, Buffer::floats(Kind::Bf16, &x.data).values())
+    x.like(x.cols, x.data.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect())
 }
 
 /// Largest difference of an operation in bf16, relative to one plus the size of the value.
@@ -117,37 +154,53 @@ fn bf16_tolerance(op: &str) -> f32 {
     }
 }
 
-fn every_kernel_is_there(kernels: Arc<Kernels>) {
+fn every_kernel(kernels: &Kernels) {
     for kernel in SOURCES.iter().flat_map(|source| source.kernels) {
-        assert!(kernels.signature(kernel).is_some(), "{kernel}");
+        let read = signature::of(kernel).unwrap_or_else(|| panic!("{kernel}"));
+        let read: Vec<String> = read.takes.iter().map(ToString::to_string).collect();
+        assert_eq!(Some(read.join(", ")), kernels.signature(kernel), "{kernel}");
     }
 }
 
 /// The whole model by the kernels.
-fn goldens(kernels: Arc<Kernels>) {
+fn goldens(_: &Kernels) {
     for case in golden::CASES {
         let model = golden::model(case);
-        let weights = Weights::load(&model, Dense::load);
-        let mut ops = OnHost::new(Arc::clone(&kernels), Kind::F32, &[1]);
+        let mut ops = ops(Kind::F32);
+        let weights = ops.load(&model).unwrap();
         conformance::goldens(case, &model.config, &weights, &mut ops);
         conformance::narrowed(case, &model.config, &weights, &mut ops);
         conformance::refuses_foreign_tokens(&model.config, &weights, &mut ops);
     }
 }
 
-/// The whole model in bf16: losses of random tokens are as large as they are in f32.
-fn losses(kernels: Arc<Kernels>) {
-    fn loss<O: Ops<Act = Mat, Weight = Dense, Error = Error>>(case: &str, ops: &mut O) -> f64 {
+/// Reading in parts gives what the full forward pass gives.
+fn sessions(_: &Kernels) {
+    for case in golden::CASES {
         let model = golden::model(case);
-        let weights = Weights::load(&model, Dense::load);
-        let ids: Vec<u32> = (0..41).map(|i| (i * 37 + i / 5) % model.config.vocab_size as u32).collect();
-        let h = forward(&model.config, &weights, ops, &Batch::new(&ids[..40], 2), Pass::FULL).unwrap();
-        let nll = model::nll(&model.config, &weights, ops, &h, &ids[1..]).unwrap();
-        nll.data.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.data.len() as f64
+        let mut ops = ops(Kind::F32);
+        let weights = ops.load(&model).unwrap();
+        let ids = session::sequence(case);
+        session::parts_equal_the_whole(&model.config, &weights, &mut ops, &ids, [3, 1, 1, ids.len() - 5]);
+    }
+}
+
+/// The whole model in bf16: losses of random tokens are as large as they are in f32.
+fn losses(_: &Kernels) {
+    fn loss<O: ReadBack<Error = Error>>(case: &str, ops: &mut O, weights: &Weights<O::Weight>) -> f64 {
+        let config = golden::model(case).config;
+        let ids: Vec<u32> = (0..41).map(|i| (i * 37 + i / 5) % config.vocab_size as u32).collect();
+        let h = forward(&config, weights, ops, &Batch::new(&ids[..40], 2), Pass::FULL).unwrap();
+        let nll = model::nll(&config, weights, ops, &h, &ids[1..]).unwrap();
+        let nll = now(ops.read(&nll)).unwrap();
+        nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64
     }
     for case in golden::CASES {
-        let expected = loss(case, &mut Reference::new());
-        let found = loss(case, &mut OnHost::new(Arc::clone(&kernels), Kind::Bf16, &[1]));
+        let model = golden::model(case);
+        let expected = loss(case, &mut Reference::new(), &Weights::load(&model, Dense::load));
+        let mut ops = ops(Kind::Bf16);
+        let weights = ops.load(&model).unwrap();
+        let found = loss(case, &mut ops, &weights);
         assert!((found - expected).abs() < 1e-2 * expected, "{case}: found {found}, expected {expected}");
     }
 }

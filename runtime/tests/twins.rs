@@ -10,6 +10,7 @@ fn on_host(ops: Fast, weight: fn(&Dense) -> Weight) -> Backend<Fast> {
     Backend {
         ops,
         weight: Box::new(weight),
+        matrix: Box::new(weight),
         act: Box::new(Mat::clone),
         kept: Mat::clone,
         tolerance: suite::f32_tolerance,

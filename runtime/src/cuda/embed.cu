@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(256, 4) embed(const T *table, const int *ids, 
     }
 }
 
-// The gradient of the table, without atomics: `order` lists the rows of `dy` by token, those of token `t` from `starts[t]` to
+// Adds the gradient of the table, without atomics: `order` lists the rows of `dy` by token, those of token `t` from `starts[t]` to
 // `starts[t + 1]`. A warp for each token.
 template <typename T>
 __global__ void __launch_bounds__(256, 4)
@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(256, 4)
             for (int i = starts[token]; i < starts[token + 1]; ++i) {
                 sum += to_float(dy[offset(order[i], cols) + c]);
             }
-            dtable[offset(token, cols) + c] = sum;
+            dtable[offset(token, cols) + c] += sum;
         }
     }
 }

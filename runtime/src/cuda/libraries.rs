@@ -112,9 +112,19 @@ impl Libraries {
 
     /// What is missing, in one line, if anything is.
     pub fn why_not(&self) -> Option<String> {
-        let missing: Vec<String> = self.missing.iter().map(|(what, why)| format!("{what} ({why})")).collect();
+        // Without cuBLASLt products are this project's own, and slower.
+        let needed = self.missing.iter().filter(|(what, _)| *what != "cuBLASLt");
+        let missing: Vec<String> = needed.map(|(what, why)| format!("{what} ({why})")).collect();
         (!missing.is_empty()).then(|| format!("CUDA needs what is not found here: {}", missing.join(", ")))
     }
+}
+
+/// The driver, opened: it stays so, and is then found by its name.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) fn driver(places: &Places) -> Result<(Library, Opened), String> {
+    open(places, &NEEDED[0])
 }
 
 /// NVRTC, opened: it stays so, and is then found by its name.

@@ -1,5 +1,8 @@
-// Product with a weight, `x Wᵀ` for `W [out, in]`, and its gradients: the base that needs no library. A block for each 64 by
-// 64 outputs, 4 by 4 of them to a thread.
+// Products of matrices, of a weight's in the first place: the base that needs no library. `y = factor · A B + keep · y`, with
+// `A [m, k]`, `B [k, n]`, `y [m, n]`; what of `y` is not kept is not read. `TURNED` says which one lies transposed: 1 for `A`,
+// which then is `[k, m]`, 2 for `B`. `gridDim.z` products at once, whose matrices lie one after the other.
+//
+// A block for each 64 by 64 results, 4 by 4 of them to a thread.
 #include "storage.cuh"
 #include "threads.cuh"
 
@@ -26,84 +29,50 @@ __device__ inline void load_turned(float (&to)[DEPTH][SIDE + 1], const T *from, 
     }
 }
 
-// Adds the products of two tiles. Neighbouring threads have neighbouring columns.
-__device__ inline void add_products(float (&sums)[4][4], const float (&a)[DEPTH][SIDE + 1],
-                                    const float (&b)[DEPTH][SIDE + 1]) {
+template <typename T, typename U, int TURNED>
+__global__ void __launch_bounds__(256, 4)
+    product(const T *a, const T *b, float factor, float keep, U *y, int m, int n, int k) {
+    SHARED(float, as, [DEPTH][SIDE + 1]);
+    SHARED(float, bs, [DEPTH][SIDE + 1]);
+    const int first_column = static_cast<int>(blockIdx.x) * SIDE, first_row = static_cast<int>(blockIdx.y) * SIDE;
+    a += offset(blockIdx.z, m) * k;
+    b += offset(blockIdx.z, k) * n;
+    y += offset(blockIdx.z, m) * n;
+    // Neighbouring threads have neighbouring columns.
     const int across = static_cast<int>(threadIdx.x) % 16, down = static_cast<int>(threadIdx.x) / 16;
-    for (int depth = 0; depth < DEPTH; ++depth) {
+    float sums[4][4] = {};
+    for (int at = 0; at < k; at += DEPTH) {
+        if (TURNED == 1) {
+            load_turned(as, a, first_row, m, at, k);
+        } else {
+            load_tile(as, a, first_row, m, at, k);
+        }
+        if (TURNED == 2) {
+            load_tile(bs, b, first_column, n, at, k);
+        } else {
+            load_turned(bs, b, first_column, n, at, k);
+        }
+        __syncthreads();
+        for (int depth = 0; depth < DEPTH; ++depth) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
+            for (int i = 0; i < 4; ++i) {
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                sums[i][j] += a[depth][down + 16 * i] * b[depth][across + 16 * j];
+                for (int j = 0; j < 4; ++j) {
+                    sums[i][j] += as[depth][down + 16 * i] * bs[depth][across + 16 * j];
+                }
             }
         }
+        __syncthreads();
     }
-}
-
-// Writes a thread's sums to `y [rows, cols]`.
-template <typename T>
-__device__ inline void store(const float (&sums)[4][4], T *y, int first_row, int rows, int first_column, int cols) {
-    const int across = static_cast<int>(threadIdx.x) % 16, down = static_cast<int>(threadIdx.x) / 16;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             const int row = first_row + down + 16 * i, column = first_column + across + 16 * j;
-            if (row < rows && column < cols) {
-                y[offset(row, cols) + column] = from_float<T>(sums[i][j]);
+            if (row < m && column < n) {
+                U *to = y + offset(row, n) + column;
+                *to = from_float<U>(factor * sums[i][j] + (keep != 0.0f ? keep * to_float(*to) : 0.0f));
             }
         }
     }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(256, 4) linear(const T *w, const T *x, T *y, int rows, int in, int out) {
-    SHARED(float, xs, [DEPTH][SIDE + 1]);
-    SHARED(float, ws, [DEPTH][SIDE + 1]);
-    const int first_out = static_cast<int>(blockIdx.x) * SIDE, first_row = static_cast<int>(blockIdx.y) * SIDE;
-    float sums[4][4] = {};
-    for (int at = 0; at < in; at += DEPTH) {
-        load_tile(xs, x, first_row, rows, at, in);
-        load_tile(ws, w, first_out, out, at, in);
-        __syncthreads();
-        add_products(sums, xs, ws);
-        __syncthreads();
-    }
-    store(sums, y, first_row, rows, first_out, out);
-}
-
-// The gradient of `x`, `dy W`.
-template <typename T>
-__global__ void __launch_bounds__(256, 4) linear_backward(const T *w, const T *dy, T *dx, int rows, int in, int out) {
-    SHARED(float, ys, [DEPTH][SIDE + 1]);
-    SHARED(float, ws, [DEPTH][SIDE + 1]);
-    const int first_in = static_cast<int>(blockIdx.x) * SIDE, first_row = static_cast<int>(blockIdx.y) * SIDE;
-    float sums[4][4] = {};
-    for (int at = 0; at < out; at += DEPTH) {
-        load_tile(ys, dy, first_row, rows, at, out);
-        load_turned(ws, w, first_in, in, at, out);
-        __syncthreads();
-        add_products(sums, ys, ws);
-        __syncthreads();
-    }
-    store(sums, dx, first_row, rows, first_in, in);
-}
-
-// The gradient of the weight, `dyᵀ x`, in f32.
-template <typename T>
-__global__ void __launch_bounds__(256, 4)
-    linear_backward_weights(const T *x, const T *dy, float *dw, int rows, int in, int out) {
-    SHARED(float, ys, [DEPTH][SIDE + 1]);
-    SHARED(float, xs, [DEPTH][SIDE + 1]);
-    const int first_in = static_cast<int>(blockIdx.x) * SIDE, first_out = static_cast<int>(blockIdx.y) * SIDE;
-    float sums[4][4] = {};
-    for (int at = 0; at < rows; at += DEPTH) {
-        load_turned(ys, dy, first_out, out, at, rows);
-        load_turned(xs, x, first_in, in, at, rows);
-        __syncthreads();
-        add_products(sums, ys, xs);
-        __syncthreads();
-    }
-    store(sums, dw, first_out, out, first_in, in);
 }

@@ -1,13 +1,29 @@
-//! The kernels of a machine on NVIDIA's GPUs, and what of CUDA this machine has.
+//! The interpreter on NVIDIA's GPUs, forward and backward, and what of CUDA this machine has.
 //!
 //! One `.cu` for each operation, named as in [`cpu`](crate::cpu), where its plain twin is. The sources are part of the
-//! program and compiled when it runs; the same sources run on the host in the tests. There is no interpreter yet: see
-//! the folder's README for what is there, how an operation is added, and what only a GPU can show.
+//! program and compiled when it runs; the same sources run on the host in the tests, behind a driver that computes on
+//! the processor. See the folder's README for how an operation is added, and what only a GPU can show.
 
+mod act;
 pub mod compile;
+mod driver;
+mod gpu;
+mod interpreter;
+mod kept;
+mod kernels;
 pub mod libraries;
+mod memory;
 mod opened;
+mod remembered;
+pub mod signature;
 mod sources;
+mod tape;
+mod tokens;
 
+pub use act::{Act, Weight};
+pub use driver::Facts;
+pub use gpu::{Gpu, Recorded, Settings, gpus};
+pub use interpreter::{Cuda, is_control};
 pub use libraries::{Libraries, Library, Places};
+pub use memory::{Buffer, Kind};
 pub use sources::{HEADERS, SOURCES, Source};

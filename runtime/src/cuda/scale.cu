@@ -28,13 +28,13 @@ __global__ void __launch_bounds__(256, 4)
     parts[offset(blockIdx.y, cols) + c] = sum;
 }
 
-// Sums of `parts [count, C]`, in an order that depends on nothing.
+// Adds the sums of `parts [count, C]` to `y`, in an order that depends on nothing.
 __global__ void __launch_bounds__(256, 4) add_parts(const float *parts, float *y, int count, int cols) {
     for (int c = thread_of_grid(); c < cols; c += threads_of_grid()) {
         float sum = 0.0f;
         for (int i = 0; i < count; ++i) {
             sum += parts[offset(i, cols) + c];
         }
-        y[c] = sum;
+        y[c] += sum;
     }
 }

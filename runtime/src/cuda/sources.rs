@@ -34,7 +34,7 @@ pub const SOURCES: &[Source] = sources! {
         "attention_backward_keys<bf16, 32>", "attention_backward_keys<bf16, 64>",
         "attention_backward_keys<bf16, 128>", "attention_backward_keys<bf16, 256>",
     ],
-    "average": ["average<float>", "average<bf16>"],
+    "average": ["average<float>", "average<bf16>", "add_to<float>", "add_to<bf16>"],
     "cross_entropy": [
         "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
         "cross_entropy_tile_backward<float>", "cross_entropy_tile_backward<bf16>",
@@ -53,8 +53,9 @@ pub const SOURCES: &[Source] = sources! {
         "leaky_relu_squared<float>", "leaky_relu_squared<bf16>", "leaky_relu_squared_backward<float>", "leaky_relu_squared_backward<bf16>",
     ],
     "linear": [
-        "linear<float>", "linear<bf16>", "linear_backward<float>", "linear_backward<bf16>",
-        "linear_backward_weights<float>", "linear_backward_weights<bf16>",
+        "product<float, float, 0>", "product<float, float, 1>", "product<float, float, 2>",
+        "product<bf16, bf16, 0>", "product<bf16, bf16, 1>", "product<bf16, bf16, 2>",
+        "product<bf16, float, 0>", "product<bf16, float, 1>", "product<bf16, float, 2>",
     ],
     "mix": ["mix<float>", "mix<bf16>", "mix_norm<float>", "mix_norm<bf16>"],
     "rms_norm": [
@@ -63,8 +64,8 @@ pub const SOURCES: &[Source] = sources! {
     "scale": [
         "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
     ],
-    "softcap": ["softcap<float>", "softcap<bf16>"],
-    "tail": ["tail<float>", "tail<bf16>"],
+    "softcap": ["softcap<float>", "softcap<bf16>", "softcap_backward<float>", "softcap_backward<bf16>"],
+    "tail": ["tail<float>", "tail<bf16>", "tail_backward<float>", "tail_backward<bf16>"],
     "update_lane": ["update_lane<float>", "update_lane<bf16>"],
 };
 

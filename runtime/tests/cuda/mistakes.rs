@@ -1,7 +1,6 @@
 //! The host's checks find what they are for: kernels with a mistake each.
 
-use super::buffer::{Buffer, Kind};
-use super::library::{Arg, Kernels};
+use super::library::Kernels;
 
 /// The kernels of `mistakes.cu`.
 pub(crate) const NAMES: &[&str] = &[
@@ -20,14 +19,9 @@ pub(crate) const NAMES: &[&str] = &[
 /// Two warps.
 const THREADS: u32 = 64;
 
-fn run(kernels: &Kernels, kernel: &str, blocks: usize, seed: u64) -> Result<Vec<f32>, String> {
-    let out = Arg::Out(Buffer::empty(Kind::F32, blocks * THREADS as usize));
-    Ok(kernels.launch(kernel, [blocks, 1, 1], THREADS, seed, &[out])?[0].values())
-}
-
 /// What each order gives.
-fn orders(kernels: &Kernels, kernel: &str, blocks: usize) -> Vec<Vec<f32>> {
-    (0..4).map(|seed| run(kernels, kernel, blocks, seed).unwrap()).collect()
+fn orders(kernels: &Kernels, kernel: &str, blocks: u32) -> Vec<Vec<f32>> {
+    (0..4).map(|seed| kernels.run(kernel, blocks, THREADS, seed).unwrap()).collect()
 }
 
 /// Orders differ, or there are values that are no numbers.
@@ -45,32 +39,23 @@ pub(crate) fn races(kernels: &Kernels) {
 
 pub(crate) fn barriers(kernels: &Kernels) {
     for seed in 0..4 {
+        let run = |kernel: &str, threads: u32| kernels.run(kernel, 1, threads, seed);
         for kernel in ["half_a_barrier", "two_barriers", "lost_lane"] {
-            let error = run(kernels, kernel, 1, seed).unwrap_err();
+            let error = run(kernel, THREADS).unwrap_err();
             assert!(error.contains("a barrier that not all reach: thread "), "{kernel}: {error}");
         }
         // One that failed leaves nothing behind.
-        assert!(run(kernels, "too_much", 1, seed).unwrap_err().contains("52000 bytes of 49152 that there are"));
-        assert!(run(kernels, "blocks_in_order", 1, seed).is_ok());
+        assert!(run("too_much", THREADS).unwrap_err().contains("52000 bytes of 49152 that there are"));
+        assert!(run("blocks_in_order", THREADS).is_ok());
+        assert_eq!(run("no_barrier", 33).unwrap_err(), "a block of 33 threads, which is no number of warps");
     }
 }
 
 pub(crate) fn bounds(kernels: &Kernels) {
     for seed in 0..4 {
-        let error = run(kernels, "past_the_end", 1, seed).unwrap_err();
-        assert_eq!(error, "past_the_end wrote outside of its argument 0");
-        let error = run(kernels, "past_the_shared_end", 1, seed).unwrap_err();
+        let error = kernels.run("past_the_end", 1, THREADS, seed).unwrap_err();
+        assert_eq!(error, "past_the_end wrote outside of its memory");
+        let error = kernels.run("past_the_shared_end", 1, THREADS, seed).unwrap_err();
         assert_eq!(error, "a write outside of shared memory");
     }
-}
-
-pub(crate) fn arguments(kernels: &Kernels) {
-    let wrong = |kernel: &str, args: &[Arg<'_>]| kernels.launch(kernel, [1, 1, 1], THREADS, 0, args).unwrap_err();
-    assert_eq!(wrong("nothing", &[]), "there is no kernel nothing");
-    let expected = "no_barrier takes (float *), found [Int(3)]";
-    assert_eq!(wrong("no_barrier", &[Arg::Int(3)]), expected);
-    let read = Buffer::empty(Kind::F32, 64);
-    assert_eq!(wrong("no_barrier", &[Arg::In(&read)]), "no_barrier takes (float *), found [In(64 float)]");
-    let error = kernels.launch("no_barrier", [1, 1, 1], 33, 0, &[Arg::Out(read)]).unwrap_err();
-    assert_eq!(error, "a block of 33 threads, which is no number of warps");
 }

@@ -50,6 +50,8 @@ pub(crate) type Bring<From, To> = Box<dyn Fn(&From) -> To>;
 pub(crate) struct Backend<O: ReadBack> {
     pub(crate) ops: O,
     pub(crate) weight: Bring<Dense, O::Weight>,
+    /// The same for what products and lookups take.
+    pub(crate) matrix: Bring<Dense, O::Weight>,
     pub(crate) act: Bring<Mat, O::Act>,
     /// What is left of an activation as this backend keeps it.
     pub(crate) kept: fn(&Mat) -> Mat,
@@ -70,7 +72,8 @@ impl<O: ReadBack<Error = Error>> Backend<O> {
 }
 
 /// Calls an operation of the backend and of the reference with the same arguments and compares. Arguments are written
-/// `a(mat)` for activations and `w(dense)` for weights.
+/// `a(mat)` for activations, `m(dense)` for matrices and
+/// tables and `w(dense)` for other weights.
 macro_rules! twin {
     ($backend:ident, $op:ident ( $($kind:ident ( $value:expr )),* $(,)? )) => {{
         let expected = sixpack_runtime::Ops::$op(&mut Reference::new(), $(twin!(@plain $backend $kind $value)),*);
@@ -79,11 +82,13 @@ macro_rules! twin {
     }};
     (@plain $backend:ident a $value:expr) => { &($backend.kept)($value) };
     (@plain $backend:ident w $value:expr) => { $value };
+    (@plain $backend:ident m $value:expr) => { $value };
     (@plain $backend:ident pair $value:expr) => { ($value.0, $value.1) };
     (@plain $backend:ident maybe $value:expr) => { $value };
     (@plain $backend:ident v $value:expr) => { $value };
     (@under $backend:ident a $value:expr) => { &($backend.act)($value) };
     (@under $backend:ident w $value:expr) => { &($backend.weight)($value) };
+    (@under $backend:ident m $value:expr) => { &($backend.matrix)($value) };
     (@under $backend:ident pair $value:expr) => { (&($backend.weight)($value.0), $value.1) };
     (@under $backend:ident maybe $value:expr) => { $value.map(&*$backend.weight).as_ref() };
     (@under $backend:ident v $value:expr) => { $value };
@@ -170,13 +175,13 @@ pub(crate) fn products<O: ReadBack<Error = Error>>(mut b: Backend<O>) {
         x.data.iter_mut().for_each(|x| *x /= (cols as f32).sqrt());
         let [up, down, table] = [(hidden, cols), (cols, hidden), (vocab, cols)].map(|(r, c)| random.weight(r, c));
         let site = Site { layer: 0, role: Role::MlpUp };
-        same!(b, linear(v(site), w(&up), a(&x)));
-        same!(b, mlp(v(0), w(&up), w(&down), a(&x)));
+        same!(b, linear(v(site), m(&up), a(&x)));
+        same!(b, mlp(v(0), m(&up), m(&down), a(&x)));
         let ids = random.ids(sequences * len, vocab);
-        same!(b, embed(w(&table), v(&Batch::new(&ids, sequences))));
+        same!(b, embed(m(&table), v(&Batch::new(&ids, sequences))));
         for cap in [0.5, 30.0] {
-            same!(b, logits(w(&table), a(&x), v(cap)));
-            same!(b, nll(w(&table), a(&x), v(cap), v(&ids)));
+            same!(b, logits(m(&table), a(&x), v(cap)));
+            same!(b, nll(m(&table), a(&x), v(cap), v(&ids)));
         }
         let logits = random.mat(sequences, len, vocab, 0);
         same!(b, softcap(a(&logits), v(1.5)));
@@ -192,7 +197,7 @@ pub(crate) fn steps<O: ReadBack<Error = Error>>(mut b: Backend<O>) {
     for rows in 1..=6 {
         let mut x = random.mat(1, rows, 333, 0);
         x.data.iter_mut().for_each(|x| *x /= 18.0);
-        same!(b, linear(v(site), w(&w_), a(&x)));
+        same!(b, linear(v(site), m(&w_), a(&x)));
     }
 }
 

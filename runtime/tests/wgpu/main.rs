@@ -119,10 +119,12 @@ const ROUNDED: &[Test] = &[
 ];
 
 fn backend(ops: Wgpu, weight: fn(&Dense) -> cpu::Weight) -> twins::Backend<Wgpu> {
-    let (weights, acts) = (RefCell::new(ops.fork()), ops.fork());
+    let acts = ops.fork();
+    let [weights, matrices] = [(); 2].map(|()| RefCell::new(ops.fork()));
     twins::Backend {
         ops,
         weight: Box::new(move |w| weights.borrow_mut().weight(&weight(w))),
+        matrix: Box::new(move |w| matrices.borrow_mut().weight(&weight(w))),
         act: Box::new(move |x: &Mat| acts.upload(x)),
         kept: Mat::clone,
         tolerance: twins::f32_tolerance,

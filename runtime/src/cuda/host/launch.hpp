@@ -53,6 +53,9 @@ struct Kernel {
 
 void add(const char *name, Kernel kernel);
 
+// A kernel, or null where there is none of this name.
+const Kernel *find(const std::string &name);
+
 template <typename... A, std::size_t... I>
 void call(void (*kernel)(A...), void **arguments, std::index_sequence<I...>) {
     kernel(*static_cast<A *>(arguments[I])...);

@@ -1,0 +1,377 @@
+//! A GPU that is open: its memory, and its kernels, started with arguments that they take.
+#![allow(unsafe_code, reason = "memory and kernels are the driver's; what is asked of them is checked here")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::compile::Compiler;
+use super::driver::{Driver, Facts, Function, Graph};
+use super::memory::{Buffer, Kind, Pool};
+use super::signature::{self, Takes};
+use super::sources::Source;
+use super::{kept, libraries};
+use crate::{Error, Result};
+
+/// How a GPU is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether memory that was given back is used again. Without, each buffer is an allocation of its own, which a
+    /// checking tool can watch.
+    pub reuse: bool,
+    /// Tokens of the vocabulary whose products are held at once.
+    pub tile: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { reuse: true, tile: 4096 }
+    }
+}
+
+/// An open GPU.
+#[derive(Debug)]
+pub struct Gpu {
+    driver: Arc<Driver>,
+    pool: Arc<Pool>,
+    compiler: Compiler,
+    functions: Mutex<HashMap<&'static str, Function>>,
+    /// The number 0.5, which the mean of two weighs them with.
+    half: OnceLock<Buffer>,
+    settings: Settings,
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Arg<'a> {
+    /// Memory that it reads, and how many elements of it.
+    In(&'a Buffer, usize),
+    /// Memory that it writes.
+    Out(&'a Buffer, usize),
+    /// No memory.
+    Null,
+    /// A count.
+    Int(usize),
+    /// A factor.
+    Float(f32),
+}
+
+/// Work that was recorded, with the memory it uses.
+#[derive(Debug)]
+pub struct Recorded {
+    graph: Graph,
+    /// Its memory is not used again while it may run.
+    _pool: Arc<Pool>,
+}
+
+/// The GPUs of this machine, in the driver's order.
+///
+/// # Errors
+/// [`Error::Cuda`] where there is no driver, or it fails.
+pub fn gpus() -> Result<Vec<Facts>> {
+    Driver::devices()
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`. Its kernels are compiled when they are first needed, or were by an earlier run.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] where something that CUDA needs is missing; what the driver says.
+    pub fn open(ordinal: usize, settings: Settings) -> Result<Arc<Self>> {
+        let wanted = || format!("cuda:{ordinal}");
+        if let Some(reason) = libraries::Libraries::find(&libraries::Places::usual()).why_not() {
+            return Err(Error::NoDevice { wanted: wanted(), reason });
+        }
+        let count = Driver::devices()?.len();
+        if ordinal >= count {
+            let reason = format!("the driver has {count}, counted from 0");
+            return Err(Error::NoDevice { wanted: wanted(), reason });
+        }
+        let driver = Arc::new(Driver::open(ordinal)?);
+        let [major, minor] = driver.facts().capability;
+        if major < 8 {
+            let reason =
+                format!("{} has compute capability {major}.{minor}, expected at least 8.0", driver.facts().name);
+            return Err(Error::NoDevice { wanted: wanted(), reason });
+        }
+        let pool = Pool::new(Arc::clone(&driver), settings.reuse);
+        Ok(Arc::new(Self {
+            driver,
+            pool,
+            compiler: Compiler::open()?,
+            functions: Mutex::default(),
+            half: OnceLock::new(),
+            settings,
+        }))
+    }
+
+    /// The same GPU with memory of its own: what a [recorded](Gpu::record) step uses is not given to others.
+    pub fn apart(&self) -> Arc<Self> {
+        Arc::new(Self {
+            driver: Arc::clone(&self.driver),
+            pool: Pool::new(Arc::clone(&self.driver), self.settings.reuse),
+            compiler: self.compiler.clone(),
+            functions: Mutex::new(self.functions()),
+            half: OnceLock::new(),
+            settings: self.settings,
+        })
+    }
+
+    /// What it says of itself.
+    pub fn facts(&self) -> &Facts {
+        self.driver.facts()
+    }
+
+    /// How it is used.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// Memory for so many elements, with anything in it: a kernel is to write it first.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] where there is no room.
+    pub fn empty(&self, kind: Kind, len: usize) -> Result<Buffer> {
+        self.pool.take(kind, len)
+    }
+
+    /// Memory of zeros.
+    ///
+    /// # Errors
+    /// As [`Gpu::empty`].
+    pub fn zeros(&self, kind: Kind, len: usize) -> Result<Buffer> {
+        let buffer = self.empty(kind, len)?;
+        self.zero(&buffer)?;
+        Ok(buffer)
+    }
+
+    /// Memory with these values, rounded if they are kept in bf16.
+    ///
+    /// # Errors
+    /// As [`Gpu::empty`].
+    pub fn floats(&self, kind: Kind, values: &[f32]) -> Result<Buffer> {
+        let buffer = self.empty(kind, values.len())?;
+        self.write(&buffer, values)?;
+        Ok(buffer)
+    }
+
+    /// Memory with these counts, such as token ids.
+    ///
+    /// # Errors
+    /// As [`Gpu::empty`].
+    pub fn ints(&self, values: &[u32]) -> Result<Buffer> {
+        let buffer = self.empty(Kind::Int, values.len())?;
+        self.write_ints(&buffer, values)?;
+        Ok(buffer)
+    }
+
+    /// Writes floats.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// If the buffer is not of floats, or of another length.
+    pub fn write(&self, to: &Buffer, values: &[f32]) -> Result<()> {
+        assert_eq!(to.len(), values.len(), "floats for {to:?}");
+        match to.kind() {
+            // SAFETY: the buffer is as long.
+            Kind::F32 => unsafe { self.driver.upload(to.address(), bytemuck::cast_slice(values)) },
+            Kind::Bf16 => {
+                let bits: Vec<u16> = values.iter().map(|&x| upper_half(x)).collect();
+                // SAFETY: as above.
+                unsafe { self.driver.upload(to.address(), bytemuck::cast_slice(&bits)) }
+            }
+            Kind::Int => panic!("floats for {to:?}"),
+        }
+    }
+
+    /// Writes counts.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// If the buffer is not of counts, or of another length.
+    pub fn write_ints(&self, to: &Buffer, values: &[u32]) -> Result<()> {
+        assert!(to.kind() == Kind::Int && to.len() == values.len(), "{} counts for {to:?}", values.len());
+        // SAFETY: the buffer is as long.
+        unsafe { self.driver.upload(to.address(), bytemuck::cast_slice(values)) }
+    }
+
+    /// The values, after all that is queued.
+    ///
+    /// # Errors
+    /// What the driver says, also of what was queued before.
+    ///
+    /// # Panics
+    /// If the buffer is not of floats.
+    pub fn read(&self, from: &Buffer) -> Result<Vec<f32>> {
+        match from.kind() {
+            Kind::F32 => {
+                let mut values = vec![0_f32; from.len()];
+                // SAFETY: the buffer is as long.
+                unsafe { self.driver.download(from.address(), bytemuck::cast_slice_mut(&mut values)) }?;
+                Ok(values)
+            }
+            Kind::Bf16 => {
+                let mut bits = vec![0_u16; from.len()];
+                // SAFETY: as above.
+                unsafe { self.driver.download(from.address(), bytemuck::cast_slice_mut(&mut bits)) }?;
+                Ok(bits.into_iter().map(|b| f32::from_bits(u32::from(b) << 16)).collect())
+            }
+            Kind::Int => panic!("floats of {from:?}"),
+        }
+    }
+
+    /// Copies.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// If the buffers differ in kind or length.
+    pub fn copy(&self, from: &Buffer, to: &Buffer) -> Result<()> {
+        assert!(from.kind() == to.kind() && from.len() == to.len(), "{from:?} to {to:?}");
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the buffers are as long.
+        unsafe { self.driver.copy(from.address(), to.address(), from.bytes()) }
+    }
+
+    /// Sets all elements to zero.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn zero(&self, buffer: &Buffer) -> Result<()> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the buffer is as long.
+        unsafe { self.driver.zero(buffer.address(), buffer.bytes()) }
+    }
+
+    /// A single 0.5.
+    pub(super) fn half(&self) -> Result<Buffer> {
+        if let Some(half) = self.half.get() {
+            return Ok(half.clone());
+        }
+        let half = self.floats(Kind::F32, &[0.5])?;
+        Ok(self.half.get_or_init(|| half).clone())
+    }
+
+    /// Waits for all that is queued.
+    ///
+    /// # Errors
+    /// What the driver says of it.
+    pub fn wait(&self) -> Result<()> {
+        self.driver.wait()
+    }
+
+    /// Milliseconds that the GPU takes for what `f` queues.
+    ///
+    /// # Errors
+    /// Those of `f`, and what the driver says.
+    pub fn time(&self, f: impl FnOnce() -> Result<()>) -> Result<f64> {
+        self.driver.time(f)
+    }
+
+    /// Records what `f` queues, to be [replayed](Gpu::replay). It may take memory, copy and start kernels; reading and
+    /// writing from the host are not recorded. What it uses must have been used once before, so that kernels are loaded
+    /// and memory is there, and [apart](Gpu::apart) from others' memory.
+    ///
+    /// # Errors
+    /// Those of `f`, and what the driver says.
+    pub fn record(&self, f: impl FnOnce() -> Result<()>) -> Result<Recorded> {
+        assert!(self.settings.reuse, "recorded work uses memory again");
+        let graph = self.driver.record(f)?;
+        self.pool.fix();
+        Ok(Recorded { graph, _pool: Arc::clone(&self.pool) })
+    }
+
+    /// Queues what was recorded.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn replay(&self, recorded: &Recorded) -> Result<()> {
+        // SAFETY: its pool still has all memory that was taken, and those who recorded hold what they use.
+        unsafe { self.driver.replay(&recorded.graph) }
+    }
+
+    /// Loads all kernels now.
+    ///
+    /// # Errors
+    /// What NVRTC or the driver say.
+    pub fn prepare(&self) -> Result<()> {
+        super::SOURCES.iter().try_for_each(|source| self.function(source, source.kernels[0]).map(drop))
+    }
+
+    /// Queues a kernel of this name, as `rms_norm<bf16>`.
+    ///
+    /// # Panics
+    /// If it does not take these arguments, or they have too few elements: a mistake in the function that starts it.
+    pub(super) fn start(&self, kernel: &str, blocks: [usize; 3], threads: u32, args: &[Arg<'_>]) -> Result<()> {
+        let signature = signature::of(kernel).unwrap_or_else(|| panic!("there is no kernel {kernel}"));
+        let fits = signature.takes.len() == args.len() && signature.takes.iter().zip(args).all(|(t, a)| fits(*t, a));
+        assert!(fits, "{kernel} takes {:?}, found {args:?}", signature.takes);
+        if blocks.contains(&0) {
+            return Ok(());
+        }
+        let name =
+            signature.source.kernels.iter().find(|name| **name == kernel).expect("the signature is this kernel's");
+        let function = self.function(signature.source, name)?;
+        let blocks = blocks.map(|n| u32::try_from(n).expect("a grid of 32 bits"));
+        let mut slots: Vec<u64> = args.iter().map(slot).collect();
+        // SAFETY: the types of arguments are the kernel's, and the functions that start kernels say how many elements of
+        // memory each goes through, which were just checked to be there.
+        unsafe { self.driver.launch(kernel, function, blocks, threads, &mut slots) }
+    }
+
+    fn function(&self, source: &'static Source, kernel: &'static str) -> Result<Function> {
+        if let Some(function) = self.lock().get(kernel) {
+            return Ok(*function);
+        }
+        let architecture = self.facts().architecture();
+        let compiled = kept::compiled(&self.compiler, source, &architecture)?;
+        let loaded = self.driver.load(&compiled.code, &compiled.names)?;
+        let mut functions = self.lock();
+        functions.extend(source.kernels.iter().copied().zip(loaded));
+        Ok(functions[kernel])
+    }
+
+    fn functions(&self) -> HashMap<&'static str, Function> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Function>> {
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an argument is what a kernel takes, and has as many elements as it goes through.
+fn fits(takes: Takes, arg: &Arg<'_>) -> bool {
+    match (takes, arg) {
+        (Takes::In(kind), Arg::In(buffer, len)) | (Takes::Out(kind), Arg::Out(buffer, len)) => {
+            buffer.kind() == kind && buffer.len() >= *len
+        }
+        (Takes::In(_) | Takes::Out(_), Arg::Null) | (Takes::Int, Arg::Int(_)) | (Takes::Float, Arg::Float(_)) => true,
+        _ => false,
+    }
+}
+
+/// The bytes of an argument.
+fn slot(arg: &Arg<'_>) -> u64 {
+    match *arg {
+        Arg::In(buffer, _) | Arg::Out(buffer, _) => buffer.address(),
+        Arg::Null => 0,
+        Arg::Int(n) => u64::from(u32::try_from(n).ok().filter(|n| *n <= i32::MAX as u32).expect("counts of 31 bits")),
+        Arg::Float(x) => u64::from(x.to_bits()),
+    }
+}
+
+/// The nearest bf16, of two the even one.
+fn upper_half(x: f32) -> u16 {
+    let bits = x.to_bits();
+    // What is no number stays none, also where its last bits would round to infinity.
+    if x.is_nan() { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}

@@ -1,0 +1,108 @@
+//! Kernels over heads: queries and keys before attention, and what comes after it.
+
+use super::{Arg, Buffer, Gpu, maybe};
+use crate::{Heads, Result};
+
+/// The rotation of rows by their positions.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Turn<'a> {
+    /// Cosines and sines, `[positions, half, 2]`.
+    pub(in super::super) angles: &'a Buffer,
+    /// Pairs that turn.
+    pub(in super::super) half: usize,
+    /// Positions of a sequence.
+    pub(in super::super) len: usize,
+    /// The position of the first.
+    pub(in super::super) start: usize,
+}
+
+impl Turn<'_> {
+    /// Elements of the table that are read.
+    fn angles(&self) -> usize {
+        (self.start + self.len) * 2 * self.half
+    }
+}
+
+impl Gpu {
+    pub(in super::super) fn head_norm_rope(
+        &self,
+        x: &Buffer,
+        heads: usize,
+        turn: Turn<'_>,
+        gain: Option<&Buffer>,
+        y: &Buffer,
+        [rows, dim]: [usize; 2],
+    ) -> Result<()> {
+        let n = rows * heads * dim;
+        let args = [
+            Arg::In(x, n),
+            Arg::Int(heads),
+            Arg::In(turn.angles, turn.angles()),
+            Arg::Int(turn.half),
+            maybe(gain, heads),
+            Arg::Out(y, n),
+            Arg::Int(rows),
+            Arg::Int(dim),
+            Arg::Int(turn.len),
+            Arg::Int(turn.start),
+        ];
+        self.by_rows("head_norm_rope", x.kind(), rows * heads, &args)
+    }
+
+    /// `dgain` gets each row's part, `[rows, heads]`.
+    pub(in super::super) fn head_norm_rope_backward(
+        &self,
+        (x, dy): (&Buffer, &Buffer),
+        heads: usize,
+        turn: Turn<'_>,
+        gain: Option<&Buffer>,
+        (dx, dgain): (&Buffer, Option<&Buffer>),
+        [rows, dim]: [usize; 2],
+    ) -> Result<()> {
+        let n = rows * heads * dim;
+        let args = [
+            Arg::In(x, n),
+            Arg::Int(heads),
+            Arg::In(turn.angles, turn.angles()),
+            Arg::Int(turn.half),
+            maybe(gain, heads),
+            Arg::In(dy, n),
+            Arg::Out(dx, n),
+            dgain.map_or(Arg::Null, |dgain| Arg::Out(dgain, rows * heads)),
+            Arg::Int(rows),
+            Arg::Int(dim),
+            Arg::Int(turn.len),
+            Arg::Int(turn.start),
+        ];
+        self.by_rows("head_norm_rope_backward", x.kind(), rows * heads, &args)
+    }
+
+    pub(in super::super) fn exclude_self(
+        &self,
+        heads: Heads,
+        y: &Buffer,
+        v: &Buffer,
+        out: &Buffer,
+        rows: usize,
+    ) -> Result<()> {
+        let (q, kv) = (rows * heads.query * heads.dim, rows * heads.kv * heads.dim);
+        let sizes = [heads.query, heads.kv, heads.dim].map(Arg::Int);
+        let rest = [Arg::In(y, q), Arg::In(v, kv), Arg::Out(out, q), Arg::Int(rows)];
+        self.by_rows("exclude_self", y.kind(), rows * heads.query, &[&sizes[..], &rest].concat())
+    }
+
+    pub(in super::super) fn exclude_self_backward(
+        &self,
+        heads: Heads,
+        [y, v, dout]: [&Buffer; 3],
+        [dy, dv]: [&Buffer; 2],
+        rows: usize,
+    ) -> Result<()> {
+        assert!(heads.dim <= 256, "heads of at most 256, found {}", heads.dim);
+        let (q, kv) = (rows * heads.query * heads.dim, rows * heads.kv * heads.dim);
+        let sizes = [heads.query, heads.kv, heads.dim].map(Arg::Int);
+        let ins = [Arg::In(y, q), Arg::In(v, kv), Arg::In(dout, q)];
+        let outs = [Arg::Out(dy, q), Arg::Out(dv, kv), Arg::Int(rows)];
+        self.by_rows("exclude_self_backward", y.kind(), rows * heads.kv, &[sizes, ins, outs].concat())
+    }
+}

@@ -1,0 +1,65 @@
+//! How each kernel is started: one function for each, in files named after the sources. They take what the kernels take,
+//! check that memory has as many elements as the kernel goes through, and choose the grid.
+
+mod attention;
+mod backward;
+mod heads;
+mod linear;
+mod loss;
+mod rows;
+
+use super::gpu::{Arg, Gpu};
+use super::memory::{Buffer, Kind};
+use crate::Result;
+
+pub(super) use self::attention::{Lengths, width};
+pub(super) use self::heads::Turn;
+pub(super) use self::loss::Tile;
+
+/// Threads of most blocks.
+const THREADS: u32 = 256;
+
+/// Rows of blocks that share the rows of an activation, where each channel has a sum over them.
+const PARTS: usize = 96;
+
+/// Rows and channels.
+pub(super) type Extent = [usize; 2];
+
+impl Gpu {
+    /// Blocks for so many pieces of work, of which each takes some at once: enough to fill the GPU, and not more.
+    fn blocks(&self, work: usize, at_once: usize) -> [usize; 3] {
+        [work.div_ceil(at_once).min(16 * self.facts().multiprocessors), 1, 1]
+    }
+
+    /// A kernel with a warp for each row.
+    fn by_rows(&self, name: &str, kind: Kind, rows: usize, args: &[Arg<'_>]) -> Result<()> {
+        self.start(&format!("{name}<{kind}>"), self.blocks(rows, 8), THREADS, args)
+    }
+
+    /// A kernel with a thread for each element.
+    fn by_elements(&self, name: &str, kind: Kind, elements: usize, args: &[Arg<'_>]) -> Result<()> {
+        self.start(&format!("{name}<{kind}>"), self.blocks(elements, 256), THREADS, args)
+    }
+
+    /// Rows of blocks for sums over so many rows.
+    fn parts(&self, rows: usize) -> usize {
+        rows.min(PARTS).min(4 * self.facts().multiprocessors).max(1)
+    }
+
+    /// `y += Σ parts` for `parts [count, C]`.
+    pub(super) fn add_parts(&self, parts: &Buffer, y: &Buffer, [count, cols]: Extent) -> Result<()> {
+        let args = [Arg::In(parts, count * cols), Arg::Out(y, cols), Arg::Int(count), Arg::Int(cols)];
+        self.start("add_parts", self.blocks(cols, 256), THREADS, &args)
+    }
+
+    /// `y += x`.
+    pub(super) fn add_to(&self, x: &Buffer, y: &Buffer) -> Result<()> {
+        let n = y.len();
+        self.by_elements("add_to", y.kind(), n, &[Arg::In(x, n), Arg::Out(y, n), Arg::Int(n)])
+    }
+}
+
+/// Memory or none.
+fn maybe(buffer: Option<&Buffer>, len: usize) -> Arg<'_> {
+    buffer.map_or(Arg::Null, |buffer| Arg::In(buffer, len))
+}

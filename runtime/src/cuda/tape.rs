@@ -1,0 +1,282 @@
+//! The backward pass: what ran is written down, and gone through in reverse.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::act::{Act, Weight};
+use super::gpu::Gpu;
+use super::interpreter::{Cuda, tiles};
+use super::kernels::{Lengths, Tile, Turn};
+use super::memory::{Buffer, Kind};
+use crate::{Heads, Result, Rope};
+
+/// Memory of a part of a weight, and of its gradient.
+type Part = (Buffer, Option<Buffer>);
+
+/// An operation with what its gradient needs. Results that it does not need are known by their id.
+#[derive(Debug)]
+pub(super) enum Call {
+    Embed { table: Weight, y: Act },
+    RmsNorm { x: Act, scale: f32, y: u64 },
+    Mix { weights: Weight, x: Act, x0: Act, y: u64 },
+    Linear { w: Weight, x: Act, y: u64 },
+    HeadNormRope { x: Act, heads: usize, rope: Rope, gain: Option<Weight>, y: u64 },
+    Attention { heads: Heads, q: Act, k: Act, v: Act, y: Act, lse: Buffer },
+    ExcludeSelf { heads: Heads, y: Act, v: Act, out: u64 },
+    LeakyReluSquared { x: Act, y: u64 },
+    AddScaled { x: u64, weights: Weight, y: Act, sum: u64 },
+    Scale { weights: Weight, x: Act, y: u64 },
+    GatedSkip { weights: Part, gates: Option<Part>, x: Act, skip: Act, y: u64 },
+    UpdateLane { keep: Part, post: Part, lane: Act, y: Act, out: u64 },
+    Average { a: u64, b: u64, y: Act },
+    Tail { x: u64, len: usize, y: Act },
+    Softcap { x: Act, cap: f32, y: u64 },
+    CrossEntropy { logits: Act, targets: Buffer, state: Buffer, nll: u64 },
+    Nll { table: Weight, h: Act, cap: f32, targets: Buffer, state: Buffer, nll: u64 },
+}
+
+impl Call {
+    /// The id of its result.
+    fn result(&self) -> u64 {
+        match self {
+            Self::Embed { y, .. } | Self::Attention { y, .. } | Self::Average { y, .. } | Self::Tail { y, .. } => y.id,
+            Self::RmsNorm { y, .. }
+            | Self::Mix { y, .. }
+            | Self::Linear { y, .. }
+            | Self::HeadNormRope { y, .. }
+            | Self::LeakyReluSquared { y, .. }
+            | Self::Scale { y, .. }
+            | Self::GatedSkip { y, .. }
+            | Self::Softcap { y, .. } => *y,
+            Self::ExcludeSelf { out, .. } | Self::UpdateLane { out, .. } => *out,
+            Self::AddScaled { sum, .. } => *sum,
+            Self::CrossEntropy { nll, .. } | Self::Nll { nll, .. } => *nll,
+        }
+    }
+}
+
+/// Operations in the order they ran.
+#[derive(Debug, Default)]
+pub(super) struct Tape(Vec<Call>);
+
+impl Tape {
+    pub(super) fn push(&mut self, call: Call) {
+        self.0.push(call);
+    }
+}
+
+/// Gradients of activations whose operations have not been gone through yet.
+struct Gradients {
+    gpu: Arc<Gpu>,
+    storage: Kind,
+    of: HashMap<u64, Buffer>,
+}
+
+impl Gradients {
+    /// Memory for the gradient of an activation of so many elements.
+    fn room(&self, len: usize) -> Result<Buffer> {
+        self.gpu.empty(self.storage, len)
+    }
+
+    /// Adds a gradient: the first is moved, which nobody else may hold.
+    fn add(&mut self, id: u64, gradient: Buffer) -> Result<()> {
+        match self.of.get(&id) {
+            Some(sum) => self.gpu.add_to(&gradient, sum),
+            None => {
+                self.of.insert(id, gradient);
+                Ok(())
+            }
+        }
+    }
+
+    /// `weights ⊙ dy`.
+    fn scaled(&self, weights: &Buffer, dy: &Buffer, extent: [usize; 2]) -> Result<Buffer> {
+        let dx = self.room(dy.len())?;
+        self.gpu.scale(weights, dy, &dx, extent)?;
+        Ok(dx)
+    }
+
+    /// Adds the gradient of weights that scale `x`, if it is wanted.
+    fn weigh(&self, x: &Act, dy: &Buffer, dw: Option<&Buffer>) -> Result<()> {
+        dw.map_or(Ok(()), |dw| self.gpu.scale_backward_weights(&x.data, dy, dw, x.extent()))
+    }
+}
+
+impl Cuda {
+    /// From now on writes down what it does, for [`Cuda::backward`].
+    pub fn start_tape(&mut self) {
+        self.tape = Some(Tape::default());
+    }
+
+    /// Adds the gradients of `Σ dy ⊙ y` to those of the weights that want them; activations that are named get theirs
+    /// returned, if they have any. Ends the tape.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// If there is no tape, or in a session.
+    pub fn backward(&mut self, y: &Act, dy: Buffer, named: &[&Act]) -> Result<Vec<Option<Buffer>>> {
+        let tape = self.tape.take().expect("a tape was started");
+        assert!(!self.remembered.is_on(), "a session has no gradients");
+        let mut gradients =
+            Gradients { gpu: Arc::clone(&self.gpu), storage: self.storage, of: HashMap::from([(y.id, dy)]) };
+        // What an operation kept is given back as soon as it was gone through.
+        for call in tape.0.into_iter().rev() {
+            // Of a result that nothing went on from there is nothing to say.
+            if named.iter().any(|act| act.id == call.result()) {
+                continue;
+            }
+            if let Some(dy) = gradients.of.remove(&call.result()) {
+                self.through(&mut gradients, call, dy)?;
+            }
+        }
+        Ok(named.iter().map(|act| gradients.of.remove(&act.id)).collect())
+    }
+
+    /// The gradients of one operation.
+    fn through(&mut self, to: &mut Gradients, call: Call, dy: Buffer) -> Result<()> {
+        let gpu = Arc::clone(&self.gpu);
+        match call {
+            Call::Embed { table, y } => {
+                let Some(gradient) = &table.gradient else { return Ok(()) };
+                let [starts, order] = self.tokens.by_token(&gpu, table.rows)?;
+                gpu.embed_backward(&dy, [&starts, &order], gradient, [y.rows(), table.rows, table.cols])
+            }
+            Call::RmsNorm { x, scale, .. } => {
+                let dx = to.room(dy.len())?;
+                gpu.rms_norm_backward(&x.data, scale, &dy, &dx, x.extent())?;
+                to.add(x.id, dx)
+            }
+            Call::Mix { weights, x, x0, .. } => {
+                for (i, x) in [x, x0].into_iter().enumerate() {
+                    let (w, dw) = weights.row(i);
+                    to.weigh(&x, &dy, dw.as_ref())?;
+                    let dx = to.scaled(&w, &dy, x.extent())?;
+                    to.add(x.id, dx)?;
+                }
+                Ok(())
+            }
+            Call::Linear { w, x, .. } => {
+                let sizes = [x.rows(), w.cols, w.rows];
+                if let Some(dw) = &w.gradient {
+                    gpu.linear_backward_weights(&x.data, &dy, dw, sizes)?;
+                }
+                // Products add for themselves.
+                match to.of.get(&x.id) {
+                    Some(sum) => gpu.linear_backward(&w.value, &dy, 1.0, sum, sizes),
+                    None => {
+                        let dx = to.room(x.data.len())?;
+                        gpu.linear_backward(&w.value, &dy, 0.0, &dx, sizes)?;
+                        to.add(x.id, dx)
+                    }
+                }
+            }
+            Call::HeadNormRope { x, heads, rope, gain, .. } => {
+                let angles = self.angles(rope, x.start + x.len)?;
+                let turn = Turn { angles: &angles, half: rope.dims / 2, len: x.len, start: x.start };
+                let dx = to.room(x.data.len())?;
+                let dgain = gain.as_ref().and_then(|g| g.gradient.as_ref());
+                let parts = dgain.map(|_| gpu.empty(Kind::F32, x.rows() * heads)).transpose()?;
+                let extent = [x.rows(), x.cols / heads];
+                let gain = gain.as_ref().map(|g| &g.value);
+                gpu.head_norm_rope_backward((&x.data, &dy), heads, turn, gain, (&dx, parts.as_ref()), extent)?;
+                if let (Some(parts), Some(dgain)) = (&parts, dgain) {
+                    gpu.add_parts(parts, dgain, [x.rows(), heads])?;
+                }
+                to.add(x.id, dx)
+            }
+            Call::Attention { heads, q, k, v, y, lse } => {
+                let [dq, dk, dv] = [to.room(q.data.len())?, to.room(k.data.len())?, to.room(v.data.len())?];
+                let at = Lengths { sequences: q.sequences, queries: q.len, keys: k.len };
+                let ins = [&q.data, &k.data, &v.data, &y.data, &lse, &dy];
+                gpu.attention_backward(heads, ins, [&dq, &dk, &dv], at)?;
+                to.add(q.id, dq)?;
+                to.add(k.id, dk)?;
+                to.add(v.id, dv)
+            }
+            Call::ExcludeSelf { heads, y, v, .. } => {
+                let [dx, dv] = [to.room(y.data.len())?, to.room(v.data.len())?];
+                gpu.exclude_self_backward(heads, [&y.data, &v.data, &dy], [&dx, &dv], y.rows())?;
+                to.add(y.id, dx)?;
+                to.add(v.id, dv)
+            }
+            Call::LeakyReluSquared { x, .. } => {
+                let dx = to.room(dy.len())?;
+                gpu.leaky_relu_squared_backward(&x.data, &dy, &dx)?;
+                to.add(x.id, dx)
+            }
+            Call::AddScaled { x, weights, y, .. } => {
+                to.weigh(&y, &dy, weights.gradient.as_ref())?;
+                let scaled = to.scaled(&weights.value, &dy, y.extent())?;
+                to.add(y.id, scaled)?;
+                to.add(x, dy)
+            }
+            Call::Scale { weights, x, .. } => {
+                to.weigh(&x, &dy, weights.gradient.as_ref())?;
+                let dx = to.scaled(&weights.value, &dy, x.extent())?;
+                to.add(x.id, dx)
+            }
+            Call::GatedSkip { weights, gates, x, skip, .. } => {
+                let [dx, dskip] = [to.room(dy.len())?, to.room(dy.len())?];
+                let gates = gates.as_ref().map(|(gates, dgates)| (gates, dgates.as_ref()));
+                let weights = (&weights.0, weights.1.as_ref());
+                let ins = [&x.data, &skip.data, &dy];
+                gpu.gated_skip_backward(weights, gates, ins, [&dx, &dskip], x.extent())?;
+                to.add(x.id, dx)?;
+                to.add(skip.id, dskip)
+            }
+            Call::UpdateLane { keep, post, lane, y, .. } => {
+                for ((w, dw), x) in [(keep, lane), (post, y)] {
+                    to.weigh(&x, &dy, dw.as_ref())?;
+                    let dx = to.scaled(&w, &dy, x.extent())?;
+                    to.add(x.id, dx)?;
+                }
+                Ok(())
+            }
+            Call::Average { a, b, y } => {
+                let half = gpu.half()?;
+                for id in [a, b] {
+                    let dx = to.scaled(&half, &dy, y.extent())?;
+                    to.add(id, dx)?;
+                }
+                Ok(())
+            }
+            Call::Tail { x, len, y } => {
+                let dx = to.room(y.sequences * len * y.cols)?;
+                gpu.tail_backward(&dy, y.len, &dx, [y.sequences, len, y.cols])?;
+                to.add(x, dx)
+            }
+            Call::Softcap { x, cap, .. } => {
+                let dx = to.room(dy.len())?;
+                gpu.softcap_backward(&x.data, cap, &dy, &dx)?;
+                to.add(x.id, dx)
+            }
+            Call::CrossEntropy { logits, targets, state, .. } => {
+                let (rows, cols) = (logits.rows(), logits.cols);
+                let tile = Tile { products: &logits.data, cap: 0.0, targets: &targets, rows, cols, first: 0 };
+                let dx = to.room(logits.data.len())?;
+                gpu.cross_entropy_tile_backward(tile, &state, &dy, &dx)?;
+                to.add(logits.id, dx)
+            }
+            Call::Nll { table, h, cap, targets, state, .. } => {
+                let dh = to.room(h.data.len())?;
+                for (first, end) in tiles(table.rows, gpu.settings().tile) {
+                    let (rows, cols) = (h.rows(), end - first);
+                    let some = first * table.cols..end * table.cols;
+                    let (sizes, w) = ([rows, table.cols, cols], table.value.part(some.clone()));
+                    // Products of a tile are computed again: all of them would be the largest thing there is.
+                    let [products, dproducts] = [to.room(rows * cols)?, to.room(rows * cols)?];
+                    gpu.linear(&w, &h.data, &products, sizes)?;
+                    let tile = Tile { products: &products, cap, targets: &targets, rows, cols, first };
+                    gpu.cross_entropy_tile_backward(tile, &state, &dy, &dproducts)?;
+                    gpu.linear_backward(&w, &dproducts, if first > 0 { 1.0 } else { 0.0 }, &dh, sizes)?;
+                    if let Some(dtable) = &table.gradient {
+                        gpu.linear_backward_weights(&h.data, &dproducts, &dtable.part(some), sizes)?;
+                    }
+                }
+                to.add(h.id, dh)
+            }
+        }
+    }
+}
