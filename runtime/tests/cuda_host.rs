@@ -15,20 +15,21 @@ mod session;
 
 mod cuda {
     pub(crate) mod gradients;
+    #[allow(dead_code, reason = "tests of the program start others in it")]
+    pub(crate) mod host;
     pub(crate) mod libraries;
     pub(crate) mod library;
     pub(crate) mod mistakes;
 }
 
 use std::cell::RefCell;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use cuda::library::{Failure, Kernels};
+use cuda::host::Failure;
+use cuda::library::Kernels;
 use cuda::mistakes;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 use sixpack_runtime::cpu::{Dense, Mat, Reference};
 use sixpack_runtime::cuda::{Cuda, Gpu, Kind, SOURCES, Settings, signature};
 use sixpack_runtime::{Batch, Error, Pass, ReadBack, Weights, forward, model, now};
@@ -58,56 +59,25 @@ const TESTS: &[Test] = &[
     ("bf16::gradients", |_| cuda::gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
 ];
 
-/// Names the folder of the libraries in the process that runs the tests.
-const FOLDER: &str = "SIXPACK_HOST_CUDA";
-
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let folder = std::env::var_os(FOLDER).map(PathBuf::from);
-    let kernels = match (&folder, arguments.list) {
-        (Some(folder), _) => Ok(Kernels::load(folder)),
-        (None, true) => Err(Failure::NoCompiler("not needed to list".into())),
-        (None, false) => Err(with_libraries()),
+    let entered = match arguments.list {
+        true => Err(Failure::NoCompiler("not needed to list".into())),
+        // Each kernel runs in two orders.
+        false => cuda::host::enter(2),
     };
-    let kernels = Arc::new(kernels);
+    let kernels = Arc::new(entered.map(|folder| Kernels::load(&folder)));
     let trials = TESTS.iter().map(|&(name, test)| {
         let kernels = Arc::clone(&kernels);
-        Trial::ignorable_test(name, move || run(&kernels, test))
+        Trial::ignorable_test(name, move || match &*kernels {
+            Ok(kernels) => {
+                test(kernels);
+                Ok(Completion::Completed)
+            }
+            Err(failure) => failure.conclude(),
+        })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    // What is loaded stays so without its file.
-    if let Some(folder) = folder {
-        std::fs::remove_dir_all(folder).expect("the libraries of this process");
-    }
-    conclusion.exit_code()
-}
-
-/// Starts this program again where its loader finds the libraries, which it takes for NVIDIA's; returns only if it cannot.
-fn with_libraries() -> Failure {
-    // A folder of this process: another one may run the same test.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda_host.{}", std::process::id()));
-    if let Err(failure) = cuda::library::build(&folder, mistakes::NAMES) {
-        return failure;
-    }
-    let mut again = Command::new(std::env::current_exe().expect("this program"));
-    // Each kernel runs in two orders, which must give the same bits.
-    again.args(std::env::args_os().skip(1)).env(FOLDER, &folder).env("SIXPACK_HOST_ORDERS", "2");
-    again.env("LD_LIBRARY_PATH", &folder).env("SIXPACK_NVRTC", &folder).env("XDG_CACHE_HOME", folder.join("cache"));
-    Failure::Broken(again.exec().to_string())
-}
-
-fn run(kernels: &Result<Kernels, Failure>, test: fn(&Kernels)) -> Result<Completion, Failed> {
-    match kernels {
-        Ok(kernels) => {
-            test(kernels);
-            Ok(Completion::Completed)
-        }
-        Err(Failure::Broken(messages)) => Err(messages.into()),
-        Err(Failure::NoCompiler(reason)) if std::env::var_os("SIXPACK_REQUIRE_CXX").is_some_and(|v| v == "1") => {
-            Err(format!("SIXPACK_REQUIRE_CXX is 1, and there is no C++ compiler {reason}").into())
-        }
-        Err(Failure::NoCompiler(reason)) => Ok(Completion::ignored_with(format!("no C++ compiler {reason}"))),
-    }
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
 /// An interpreter whose buffers are allocations of their own, between guard zones; tiles are smaller than vocabularies.

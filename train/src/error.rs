@@ -15,6 +15,9 @@ pub enum Error {
     /// The tensor library refused an operation.
     #[error("engine: {0}")]
     Engine(#[from] candle_core::Error),
+    /// The runtime's machine.
+    #[error(transparent)]
+    Machine(#[from] sixpack_runtime::Error),
     /// The system gave no threads.
     #[error("cannot start threads: {0}")]
     Threads(rayon::ThreadPoolBuildError),

@@ -1,6 +1,8 @@
 //! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop, experiments.
 #![deny(unsafe_code)]
 
+#[cfg(not(target_family = "wasm"))]
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod event;

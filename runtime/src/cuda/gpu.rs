@@ -256,7 +256,9 @@ impl Gpu {
         if let Some(half) = self.half.get() {
             return Ok(half.clone());
         }
-        let half = self.floats(Kind::F32, &[0.5])?;
+        // Of no pool: it stays.
+        let half = Pool::new(Arc::clone(&self.driver), false).take(Kind::F32, 1)?;
+        self.write(&half, &[0.5])?;
         Ok(self.half.get_or_init(|| half).clone())
     }
 

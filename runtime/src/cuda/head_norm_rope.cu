@@ -25,12 +25,14 @@ __global__ void __launch_bounds__(256, 4)
     }
 }
 
-// The gradient of `x`, and of gains each row's part, `dgain [rows, heads]` (null for none). Turned back, `dy` is the gradient
+// The gradient of `x`, and of gains a part of each warp, `dgain [warps / heads, heads]` (null for none): their number is a
+// multiple of that of heads, so that each warp has one head only. Turned back, `dy` is the gradient
 // of `gain · x · r`, from which both follow.
 template <typename T>
 __global__ void __launch_bounds__(256, 4)
     head_norm_rope_backward(const T *x, int heads, const float *angles, int half, const float *gain, const T *dy, T *dx,
                             float *dgain, int rows, int dim, int len, int start) {
+    float of_gain = 0.0f;
     for (int i = warp_of_grid(); i < rows * heads; i += warps_of_grid()) {
         const T *head = x + offset(i, dim), *grad = dy + offset(i, dim);
         T *out = dx + offset(i, dim);
@@ -47,9 +49,7 @@ __global__ void __launch_bounds__(256, 4)
             along += to_float(head[c]) * to_float(grad[c]);
         }
         along = warp_sum(along) * r;
-        if (dgain && lane() == 0) {
-            dgain[i] = along;
-        }
+        of_gain += along;
         const float factor = r * (gain ? gain[i % heads] : 1.0f), pull = along * r / static_cast<float>(dim);
         for (int c = lane(); c < half; c += WARP) {
             const float a = to_float(grad[c]), b = to_float(grad[c + half]);
@@ -60,5 +60,8 @@ __global__ void __launch_bounds__(256, 4)
         for (int c = 2 * half + lane(); c < dim; c += WARP) {
             out[c] = from_float<T>(factor * (to_float(grad[c]) - pull * to_float(head[c])));
         }
+    }
+    if (dgain && lane() == 0) {
+        dgain[warp_of_grid()] = of_gain;
     }
 }

@@ -20,10 +20,12 @@ use crate::{Batch, Error, Heads, Ops, ReadBack, Result, Rope, Site, Weights};
 #[derive(Debug)]
 pub struct Cuda {
     pub(super) gpu: Arc<Gpu>,
+    /// For what stays from pass to pass, apart from what a recorded pass uses.
+    kept: Arc<Gpu>,
     /// What activations and matrices are kept in; arithmetic is in f32.
     pub(super) storage: Kind,
     pub(super) tape: Option<Tape>,
-    pub(super) tokens: Tokens,
+    tokens: Tokens,
     pub(super) remembered: Remembered,
     angles: Option<(Rope, usize, Buffer)>,
     acts: u64,
@@ -38,6 +40,7 @@ impl Cuda {
         assert!(storage != Kind::Int, "activations are floats");
         Self {
             gpu: Arc::clone(gpu),
+            kept: gpu.apart(),
             storage,
             tape: None,
             tokens: Tokens::default(),
@@ -83,7 +86,7 @@ impl Cuda {
     pub fn take(&mut self, inputs: &[u32], targets: &[u32], vocab: usize) -> Result<()> {
         checked(inputs, vocab)?;
         checked(targets, vocab)?;
-        self.tokens.bring(&Arc::clone(&self.gpu), inputs, targets, vocab)
+        self.tokens.bring(&self.kept, inputs, targets, vocab)
     }
 
     /// An activation with these values.
@@ -106,6 +109,11 @@ impl Cuda {
         Ok(self.named(data, x.sequences, x.len, cols, x.start))
     }
 
+    /// The positions of the last pass by token.
+    pub(super) fn by_token(&mut self, vocab: usize) -> Result<[Buffer; 2]> {
+        self.tokens.by_token(&self.kept, vocab)
+    }
+
     /// Writes down what was done, if it is.
     fn record(&mut self, call: impl FnOnce() -> Call) {
         if let Some(tape) = &mut self.tape {
@@ -126,7 +134,7 @@ impl Cuda {
         let angle = |t: usize, i: usize| t as f64 * rope.base.powf(-2.0 * i as f64 / rope.dims as f64);
         let angles = (0..positions).flat_map(|t| (0..rope.dims / 2).map(move |i| angle(t, i)));
         let values: Vec<f32> = angles.flat_map(|a| [a.cos() as f32, a.sin() as f32]).collect();
-        let buffer = self.gpu.floats(Kind::F32, &values)?;
+        let buffer = self.kept.floats(Kind::F32, &values)?;
         self.angles = Some((rope, positions, buffer.clone()));
         Ok(buffer)
     }
@@ -170,7 +178,7 @@ impl Ops for Cuda {
 
     fn embed(&mut self, table: &Weight, batch: &Batch<'_>) -> Result<Act> {
         checked(batch.ids, table.rows)?;
-        let ids = self.tokens.inputs(&self.gpu, batch.ids)?;
+        let ids = self.tokens.inputs(&self.kept, batch.ids)?;
         let data = self.gpu.empty(self.storage, batch.ids.len() * table.cols)?;
         let y = self.named(data, batch.sequences, batch.len(), table.cols, self.remembered.past());
         self.gpu.embed(&table.value, &ids, &y.data, y.extent())?;
@@ -304,7 +312,7 @@ impl Ops for Cuda {
 
     fn cross_entropy(&mut self, logits: &Act, targets: &[u32]) -> Result<Act> {
         checked(targets, logits.cols)?;
-        let targets = self.tokens.targets(&self.gpu, targets)?;
+        let targets = self.tokens.targets(&self.kept, targets)?;
         let state = self.gpu.empty(Kind::F32, 3 * logits.rows())?;
         let (rows, cols) = (logits.rows(), logits.cols);
         let tile = Tile { products: &logits.data, cap: 0.0, targets: &targets, rows, cols, first: 0 };
@@ -334,7 +342,7 @@ impl Ops for Cuda {
 
     fn nll(&mut self, table: &Weight, h: &Act, cap: f32, targets: &[u32]) -> Result<Act> {
         checked(targets, table.rows)?;
-        let targets = self.tokens.targets(&self.gpu, targets)?;
+        let targets = self.tokens.targets(&self.kept, targets)?;
         let state = self.gpu.empty(Kind::F32, 3 * h.rows())?;
         for (first, end) in tiles(table.rows, self.gpu.settings().tile) {
             let products = self.product(&table.value.part(first * table.cols..end * table.cols), h)?;

@@ -1,5 +1,5 @@
-// Products of matrices, of a weight's in the first place: the base that needs no library. `y = factor · A B + keep · y`, with
-// `A [m, k]`, `B [k, n]`, `y [m, n]`; what of `y` is not kept is not read. `TURNED` says which one lies transposed: 1 for `A`,
+// Products of matrices, of a weight's in the first place: the base that needs no library. `y = factor · A B + keep · C`, with
+// `A [m, k]`, `B [k, n]`, `C` and `y [m, n]`; `C` may be `y`, and null where nothing is added. `TURNED` says which one lies transposed: 1 for `A`,
 // which then is `[k, m]`, 2 for `B`. `gridDim.z` products at once, whose matrices lie one after the other.
 //
 // A block for each 64 by 64 results, 4 by 4 of them to a thread.
@@ -31,13 +31,13 @@ __device__ inline void load_turned(float (&to)[DEPTH][SIDE + 1], const T *from, 
 
 template <typename T, typename U, int TURNED>
 __global__ void __launch_bounds__(256, 4)
-    product(const T *a, const T *b, float factor, float keep, U *y, int m, int n, int k) {
+    product(const T *a, const T *b, float factor, const U *c, float keep, U *y, int m, int n, int k) {
     SHARED(float, as, [DEPTH][SIDE + 1]);
     SHARED(float, bs, [DEPTH][SIDE + 1]);
     const int first_column = static_cast<int>(blockIdx.x) * SIDE, first_row = static_cast<int>(blockIdx.y) * SIDE;
     a += offset(blockIdx.z, m) * k;
     b += offset(blockIdx.z, k) * n;
-    y += offset(blockIdx.z, m) * n;
+    const size_t own = offset(blockIdx.z, m) * n;
     // Neighbouring threads have neighbouring columns.
     const int across = static_cast<int>(threadIdx.x) % 16, down = static_cast<int>(threadIdx.x) / 16;
     float sums[4][4] = {};
@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(256, 4)
         for (int j = 0; j < 4; ++j) {
             const int row = first_row + down + 16 * i, column = first_column + across + 16 * j;
             if (row < m && column < n) {
-                U *to = y + offset(row, n) + column;
-                *to = from_float<U>(factor * sums[i][j] + (keep != 0.0f ? keep * to_float(*to) : 0.0f));
+                const size_t at = own + offset(row, n) + column;
+                y[at] = from_float<U>(factor * sums[i][j] + (c ? keep * to_float(c[at]) : 0.0f));
             }
         }
     }

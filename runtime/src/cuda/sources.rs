@@ -19,6 +19,7 @@ macro_rules! sources {
 
 /// All kernels, in f32 and in bf16.
 pub const SOURCES: &[Source] = sources! {
+    "adamw": ["adamw<float>", "adamw<bf16>"],
     "add_scaled": ["add_scaled<float>", "add_scaled<bf16>", "add_scaled_norm<float>", "add_scaled_norm<bf16>"],
     "attention": [
         "attention<float, 32>", "attention<float, 64>", "attention<float, 128>", "attention<float, 256>",
@@ -39,6 +40,7 @@ pub const SOURCES: &[Source] = sources! {
         "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
         "cross_entropy_tile_backward<float>", "cross_entropy_tile_backward<bf16>",
     ],
+    "ema": ["ema", "convert<bf16>"],
     "embed": ["embed<float>", "embed<bf16>", "embed_backward<float>", "embed_backward<bf16>"],
     "exclude_self": [
         "exclude_self<float>", "exclude_self<bf16>", "exclude_self_backward<float>", "exclude_self_backward<bf16>",
@@ -58,6 +60,14 @@ pub const SOURCES: &[Source] = sources! {
         "product<bf16, float, 0>", "product<bf16, float, 1>", "product<bf16, float, 2>",
     ],
     "mix": ["mix<float>", "mix<bf16>", "mix_norm<float>", "mix_norm<bf16>"],
+    "muon": [
+        "muon_direction<float>", "muon_direction<bf16>", "muon_normalize<float>", "muon_normalize<bf16>",
+        "muon_apply<float>", "muon_apply<bf16>",
+    ],
+    "normuon": [
+        "normuon_rows<float>", "normuon_rows<bf16>", "normuon_columns<float>", "normuon_columns<bf16>",
+        "normuon_factors",
+    ],
     "rms_norm": [
         "rms_norm<float>", "rms_norm<bf16>", "rms_norm_backward<float>", "rms_norm_backward<bf16>",
     ],
@@ -65,6 +75,7 @@ pub const SOURCES: &[Source] = sources! {
         "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
     ],
     "softcap": ["softcap<float>", "softcap<bf16>", "softcap_backward<float>", "softcap_backward<bf16>"],
+    "sums": ["add_columns", "sum_of_squares<float>", "sum_of_squares<bf16>", "clip_factor"],
     "tail": ["tail<float>", "tail<bf16>", "tail_backward<float>", "tail_backward<bf16>"],
     "update_lane": ["update_lane<float>", "update_lane<bf16>"],
 };

@@ -140,7 +140,7 @@ impl Cuda {
         match call {
             Call::Embed { table, y } => {
                 let Some(gradient) = &table.gradient else { return Ok(()) };
-                let [starts, order] = self.tokens.by_token(&gpu, table.rows)?;
+                let [starts, order] = self.by_token(table.rows)?;
                 gpu.embed_backward(&dy, [&starts, &order], gradient, [y.rows(), table.rows, table.cols])
             }
             Call::RmsNorm { x, scale, .. } => {
@@ -164,10 +164,10 @@ impl Cuda {
                 }
                 // Products add for themselves.
                 match to.of.get(&x.id) {
-                    Some(sum) => gpu.linear_backward(&w.value, &dy, 1.0, sum, sizes),
+                    Some(sum) => gpu.linear_backward(&w.value, &dy, true, sum, sizes),
                     None => {
                         let dx = to.room(x.data.len())?;
-                        gpu.linear_backward(&w.value, &dy, 0.0, &dx, sizes)?;
+                        gpu.linear_backward(&w.value, &dy, false, &dx, sizes)?;
                         to.add(x.id, dx)
                     }
                 }
@@ -177,12 +177,12 @@ impl Cuda {
                 let turn = Turn { angles: &angles, half: rope.dims / 2, len: x.len, start: x.start };
                 let dx = to.room(x.data.len())?;
                 let dgain = gain.as_ref().and_then(|g| g.gradient.as_ref());
-                let parts = dgain.map(|_| gpu.empty(Kind::F32, x.rows() * heads)).transpose()?;
+                let parts = dgain.map(|_| gpu.gain_parts(x.rows() * heads, heads)).transpose()?;
                 let extent = [x.rows(), x.cols / heads];
                 let gain = gain.as_ref().map(|g| &g.value);
                 gpu.head_norm_rope_backward((&x.data, &dy), heads, turn, gain, (&dx, parts.as_ref()), extent)?;
                 if let (Some(parts), Some(dgain)) = (&parts, dgain) {
-                    gpu.add_parts(parts, dgain, [x.rows(), heads])?;
+                    gpu.add_parts(parts, dgain, [parts.len() / heads, heads])?;
                 }
                 to.add(x.id, dx)
             }
@@ -270,7 +270,7 @@ impl Cuda {
                     gpu.linear(&w, &h.data, &products, sizes)?;
                     let tile = Tile { products: &products, cap, targets: &targets, rows, cols, first };
                     gpu.cross_entropy_tile_backward(tile, &state, &dy, &dproducts)?;
-                    gpu.linear_backward(&w, &dproducts, if first > 0 { 1.0 } else { 0.0 }, &dh, sizes)?;
+                    gpu.linear_backward(&w, &dproducts, first > 0, &dh, sizes)?;
                     if let Some(dtable) = &table.gradient {
                         gpu.linear_backward_weights(&h.data, &dproducts, &dtable.part(some), sizes)?;
                     }

@@ -1,71 +1,16 @@
-//! CUDA for the processor: a driver with the kernels in it and a compiler that has nothing to do, built by the C++
-//! compiler, in a folder in which the program finds them as it finds NVIDIA's.
+//! The driver that computes on the processor, for what no GPU's has.
 #![allow(unsafe_code, reason = "code from outside of Rust")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Mutex;
 
 use libloading::Library;
-use sixpack_runtime::cuda::{HEADERS, SOURCES};
-
-/// Why there is no such folder.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// This machine has no C++ compiler.
-    NoCompiler(String),
-    /// The compiler's or the loader's message.
-    Broken(String),
-}
-
-/// Builds both libraries in `folder`. `mistakes` are kernels of `host/mistakes.cu` to be in it too.
-pub(crate) fn build(folder: &Path, mistakes: &[&'static str]) -> Result<(), Failure> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda");
-    let broken = |e: std::io::Error| Failure::Broken(e.to_string());
-    std::fs::create_dir_all(folder).map_err(broken)?;
-    let glue = folder.join("kernels.cpp");
-    std::fs::write(&glue, self::glue(mistakes)).map_err(broken)?;
-    let host = |file: &str| sources.join("host").join(file);
-    let driver = ["fibers.cpp", "launch.cpp", "shared.cpp", "driver.cpp"].map(host);
-    compile(&sources, &[&[glue], &driver[..]].concat(), folder, "libcuda.so.1")?;
-    compile(&sources, &[host("compiler.cpp")], folder, "libnvrtc.so.12")
-}
-
-fn compile(sources: &Path, files: &[PathBuf], folder: &Path, name: &str) -> Result<(), Failure> {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let mut command = Command::new(&compiler);
-    command.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]);
-    command.arg(format!("-Wl,-soname,{name}")).arg("-I").arg(sources).arg("-I").arg(sources.join("host"));
-    let built = command.args(files).arg("-o").arg(folder.join(name)).output();
-    let built = built.map_err(|e| Failure::NoCompiler(format!("`{compiler}`: {e}")))?;
-    let messages = String::from_utf8_lossy(&built.stderr).into_owned();
-    match built.status.success() && !messages.contains("warning:") {
-        true => Ok(()),
-        false => Err(Failure::Broken(messages)),
-    }
-}
-
-/// A C++ file with all kernels, each of their files in a namespace of its own, and those that are wrong on purpose.
-fn glue(mistakes: &[&'static str]) -> String {
-    let mut text = String::from("#include \"cuda.hpp\"\n#include \"launch.hpp\"\n");
-    HEADERS.iter().for_each(|(name, _)| writeln!(text, "#include \"{name}\"").unwrap());
-    let files = SOURCES.iter().map(|s| (s.name.to_owned(), s.kernels.to_vec()));
-    for (file, kernels) in files.chain([("host/mistakes".to_owned(), mistakes.to_vec())]) {
-        writeln!(text, "namespace file_{} {{\n#include \"{file}.cu\"", file.replace('/', "_")).unwrap();
-        for (i, kernel) in kernels.iter().enumerate() {
-            writeln!(text, "KERNEL(kernel_{i}, {kernel});").unwrap();
-        }
-        text.push_str("}\n");
-    }
-    text
-}
 
 type Signature = unsafe extern "C" fn(*const c_char) -> *const c_char;
 type Run = unsafe extern "C" fn(*const c_char, u32, u32, u64, *mut f32, *mut c_char, usize) -> c_int;
 
-/// The driver's library, for what no GPU's has.
+/// The driver's library.
 pub(crate) struct Kernels {
     signature: Signature,
     run: Run,
@@ -76,7 +21,7 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    /// Loads what [`build`] made.
+    /// Loads what was built for this process.
     pub(crate) fn load(folder: &Path) -> Self {
         // SAFETY: the library was just built from this project's sources; its initialisers only fill a table.
         let library = unsafe { Library::new(folder.join("libcuda.so.1")) }.unwrap();

@@ -2,20 +2,6 @@
 
 use super::library::Kernels;
 
-/// The kernels of `mistakes.cu`.
-pub(crate) const NAMES: &[&str] = &[
-    "no_barrier",
-    "no_second_barrier",
-    "half_a_barrier",
-    "two_barriers",
-    "lost_lane",
-    "past_the_end",
-    "past_the_shared_end",
-    "never_written",
-    "too_much",
-    "blocks_in_order",
-];
-
 /// Two warps.
 const THREADS: u32 = 64;
 

@@ -19,6 +19,7 @@ pub use adamw::AdamW;
 pub use coefficients::Coefficients;
 pub use matrix::Matrix;
 pub use muon::Muon;
+pub(crate) use muon::height;
 pub use newton_schulz::NewtonSchulz;
 pub use normuon::NorMuon;
 

@@ -62,7 +62,7 @@ impl Muon {
 }
 
 /// `sqrt(max(1, rows/cols))`: a tall matrix, whose outputs are more than its inputs, moves further.
-pub(super) fn height([rows, cols]: [usize; 2]) -> f64 {
+pub(crate) fn height([rows, cols]: [usize; 2]) -> f64 {
     (rows as f64 / cols as f64).max(1.0).sqrt()
 }
 

@@ -25,6 +25,16 @@ impl NewtonSchulz {
         Ok(Self { scale: coefficients.scale(), triples })
     }
 
+    /// What the norm is multiplied by before it divides, and what is added to it.
+    pub(crate) fn scale(&self) -> (f64, f64) {
+        self.scale
+    }
+
+    /// The coefficients of each iteration.
+    pub(crate) fn triples(&self) -> &[[f32; 3]] {
+        &self.triples
+    }
+
     /// Brings the singular values of each matrix of a stack `[n, rows, cols]` close to 1. Matrices are shared out over
     /// the current rayon pool; each is one thread's, so the numbers are those of one by one.
     ///

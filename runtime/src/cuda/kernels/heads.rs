@@ -1,6 +1,6 @@
 //! Kernels over heads: queries and keys before attention, and what comes after it.
 
-use super::{Arg, Buffer, Gpu, maybe};
+use super::{Arg, Buffer, Gpu, Kind, THREADS, maybe};
 use crate::{Heads, Result};
 
 /// The rotation of rows by their positions.
@@ -49,7 +49,17 @@ impl Gpu {
         self.by_rows("head_norm_rope", x.kind(), rows * heads, &args)
     }
 
-    /// `dgain` gets each row's part, `[rows, heads]`.
+    /// Blocks for `warps` heads of rows, a multiple of the number of heads.
+    fn gain_blocks(&self, warps: usize, heads: usize) -> usize {
+        self.blocks(warps, 8)[0].next_multiple_of(heads)
+    }
+
+    /// Memory for the parts of gains' gradients, `[parts, heads]`.
+    pub(in super::super) fn gain_parts(&self, warps: usize, heads: usize) -> Result<Buffer> {
+        self.empty(Kind::F32, 8 * self.gain_blocks(warps, heads))
+    }
+
+    /// `dgain` gets [parts](Gpu::gain_parts).
     pub(in super::super) fn head_norm_rope_backward(
         &self,
         (x, dy): (&Buffer, &Buffer),
@@ -59,7 +69,7 @@ impl Gpu {
         (dx, dgain): (&Buffer, Option<&Buffer>),
         [rows, dim]: [usize; 2],
     ) -> Result<()> {
-        let n = rows * heads * dim;
+        let (n, blocks) = (rows * heads * dim, self.gain_blocks(rows * heads, heads));
         let args = [
             Arg::In(x, n),
             Arg::Int(heads),
@@ -68,13 +78,13 @@ impl Gpu {
             maybe(gain, heads),
             Arg::In(dy, n),
             Arg::Out(dx, n),
-            dgain.map_or(Arg::Null, |dgain| Arg::Out(dgain, rows * heads)),
+            dgain.map_or(Arg::Null, |dgain| Arg::Out(dgain, 8 * blocks)),
             Arg::Int(rows),
             Arg::Int(dim),
             Arg::Int(turn.len),
             Arg::Int(turn.start),
         ];
-        self.by_rows("head_norm_rope_backward", x.kind(), rows * heads, &args)
+        self.start(&format!("head_norm_rope_backward<{}>", x.kind()), [blocks, 1, 1], THREADS, &args)
     }
 
     pub(in super::super) fn exclude_self(

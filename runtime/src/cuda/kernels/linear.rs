@@ -1,31 +1,16 @@
 //! Products of matrices.
 
-use super::{Arg, Buffer, Gpu, THREADS};
+use super::{Arg, Buffer, Gpu, Product, THREADS};
 use crate::Result;
 
-/// Which factor of a product lies transposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Turned {
-    Neither = 0,
-    /// `A` is `[k, m]`.
-    First = 1,
-    /// `B` is `[n, k]`.
-    Second = 2,
-}
-
 impl Gpu {
-    /// `y = factor · A B + keep · y`, `A [m, k]`, `B [k, n]`, `y [m, n]`, of each of a stack.
-    pub(in super::super) fn products(
-        &self,
-        turned: Turned,
-        [a, b]: [&Buffer; 2],
-        [factor, keep]: [f32; 2],
-        y: &Buffer,
-        [stack, m, n, k]: [usize; 4],
-    ) -> Result<()> {
-        let ins = [Arg::In(a, stack * m * k), Arg::In(b, stack * k * n), Arg::Float(factor), Arg::Float(keep)];
+    /// A product of each of a stack.
+    pub(in super::super) fn products(&self, product: Product<'_>, y: &Buffer) -> Result<()> {
+        let Product { of: [a, b], turned, factor, plus, sizes: [stack, m, n, k] } = product;
+        let (c, keep) = plus.map_or((Arg::Null, 0.0), |(c, keep)| (Arg::In(c, stack * m * n), keep));
+        let ins = [Arg::In(a, stack * m * k), Arg::In(b, stack * k * n), Arg::Float(factor), c, Arg::Float(keep)];
         let args = [&ins[..], &[Arg::Out(y, stack * m * n)], &[m, n, k].map(Arg::Int)].concat();
-        let kernel = format!("product<{}, {}, {}>", a.kind(), y.kind(), turned as usize);
+        let kernel = format!("product<{}, {}, {}>", a.kind(), y.kind(), turned.map_or(0, |which| 1 + which));
         self.start(&kernel, [n.div_ceil(64), m.div_ceil(64), stack], THREADS, &args)
     }
 
@@ -37,19 +22,21 @@ impl Gpu {
         y: &Buffer,
         [rows, inputs, out]: [usize; 3],
     ) -> Result<()> {
-        self.products(Turned::Second, [x, w], [1.0, 0.0], y, [1, rows, out, inputs])
+        let sizes = [1, rows, out, inputs];
+        self.products(Product { of: [x, w], turned: Some(1), factor: 1.0, plus: None, sizes }, y)
     }
 
-    /// `dx = dy W`, added to what is there for a `keep` of 1.
+    /// `dx = dy W`, or added to what is there.
     pub(in super::super) fn linear_backward(
         &self,
         w: &Buffer,
         dy: &Buffer,
-        keep: f32,
+        add: bool,
         dx: &Buffer,
         [rows, inputs, out]: [usize; 3],
     ) -> Result<()> {
-        self.products(Turned::Neither, [dy, w], [1.0, keep], dx, [1, rows, inputs, out])
+        let (plus, sizes) = (add.then_some((dx, 1.0)), [1, rows, inputs, out]);
+        self.products(Product { of: [dy, w], turned: None, factor: 1.0, plus, sizes }, dx)
     }
 
     /// `dW += dyᵀ x`, in f32.
@@ -60,6 +47,7 @@ impl Gpu {
         dw: &Buffer,
         [rows, inputs, out]: [usize; 3],
     ) -> Result<()> {
-        self.products(Turned::First, [dy, x], [1.0, 1.0], dw, [1, out, inputs, rows])
+        let sizes = [1, out, inputs, rows];
+        self.products(Product { of: [dy, x], turned: Some(0), factor: 1.0, plus: Some((dw, 1.0)), sizes }, dw)
     }
 }

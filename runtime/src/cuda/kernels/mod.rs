@@ -6,6 +6,7 @@ mod backward;
 mod heads;
 mod linear;
 mod loss;
+mod optim;
 mod rows;
 
 use super::gpu::{Arg, Gpu};
@@ -15,6 +16,7 @@ use crate::Result;
 pub(super) use self::attention::{Lengths, width};
 pub(super) use self::heads::Turn;
 pub(super) use self::loss::Tile;
+pub use self::optim::{Direction, Group, Moments, Product, Stack};
 
 /// Threads of most blocks.
 const THREADS: u32 = 256;
@@ -48,8 +50,17 @@ impl Gpu {
 
     /// `y += Σ parts` for `parts [count, C]`.
     pub(super) fn add_parts(&self, parts: &Buffer, y: &Buffer, [count, cols]: Extent) -> Result<()> {
+        if count > PARTS {
+            return self.add_columns(parts, y, [count, cols]);
+        }
         let args = [Arg::In(parts, count * cols), Arg::Out(y, cols), Arg::Int(count), Arg::Int(cols)];
         self.start("add_parts", self.blocks(cols, 256), THREADS, &args)
+    }
+
+    /// The same for many parts of few columns.
+    fn add_columns(&self, parts: &Buffer, y: &Buffer, [count, cols]: Extent) -> Result<()> {
+        let args = [Arg::In(parts, count * cols), Arg::Out(y, cols), Arg::Int(count), Arg::Int(cols)];
+        self.start("add_columns", [cols, 1, 1], THREADS, &args)
     }
 
     /// `y += x`.

@@ -1,0 +1,270 @@
+//! Kernels of optimizers, for the crate that trains. All tensors of a group lie one after the other; `clip` holds the
+//! factor on gradients and their norm before it, `now` what changes from step to step.
+
+use super::{Arg, Buffer, Gpu, Kind, THREADS};
+use crate::Result;
+
+/// Parts of a sum of squares.
+const PARTS: usize = 64;
+
+/// A group of tensors, one after the other, with their gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'a> {
+    /// Weights in f32.
+    pub weights: &'a Buffer,
+    /// Their gradients.
+    pub gradients: &'a Buffer,
+    /// Weights as kernels read them, where that is not in f32.
+    pub shadow: Option<&'a Buffer>,
+    /// The factor on gradients, and their norm.
+    pub clip: &'a Buffer,
+}
+
+impl Group<'_> {
+    /// The kind of the instance, and its argument.
+    fn shadow(&self) -> (Kind, Arg<'_>) {
+        let kind = self.shadow.map_or(Kind::F32, Buffer::kind);
+        (kind, self.shadow.map_or(Arg::Null, |shadow| Arg::Out(shadow, self.weights.len())))
+    }
+}
+
+/// A stack of matrices of one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// How many.
+    pub count: usize,
+    /// Rows of each.
+    pub rows: usize,
+    /// Columns of each.
+    pub cols: usize,
+}
+
+impl Stack {
+    /// Elements of all.
+    pub fn elements(&self) -> usize {
+        self.count * self.rows * self.cols
+    }
+}
+
+/// How Muon keeps its momentum, and what it does to rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direction {
+    /// As an average, as NorMuon has it.
+    pub averaged: bool,
+    /// Whether rows have norm 1 then.
+    pub equal: bool,
+}
+
+/// The constants of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moments {
+    /// What the averages of gradients and of their squares keep.
+    pub keep: [f32; 2],
+    /// Added to the root.
+    pub eps: f32,
+}
+
+/// A product of a [`Stack`] of matrices: `y = factor · A B + keep · C`.
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    /// `A` and `B`, `[count, ·, ·]`.
+    pub of: [&'a Buffer; 2],
+    /// Which of them lies transposed, if one does.
+    pub turned: Option<usize>,
+    /// The factor.
+    pub factor: f32,
+    /// What is added, times a factor of its own.
+    pub plus: Option<(&'a Buffer, f32)>,
+    /// The number of products, and `m`, `n`, `k`: `A` is `[m, k]`, `B [k, n]`.
+    pub sizes: [usize; 4],
+}
+
+impl Gpu {
+    /// A product of a stack of matrices.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn stacked(&self, product: Product<'_>, y: &Buffer) -> Result<()> {
+        self.products(product, y)
+    }
+
+    /// `clip ← [factor, norm]` of all gradients: the factor brings a norm above `limit` down to it.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn clip(&self, gradients: &Buffer, limit: f32, clip: &Buffer) -> Result<()> {
+        let parts = self.squares(gradients, 1)?;
+        let args = [Arg::In(&parts, parts.len()), Arg::Int(parts.len()), Arg::Float(limit), Arg::Out(clip, 2)];
+        self.start("clip_factor", [1, 1, 1], THREADS, &args)
+    }
+
+    /// Parts of the sum of squares of each of a stack of `count`.
+    fn squares(&self, x: &Buffer, count: usize) -> Result<Buffer> {
+        let elements = x.len() / count;
+        let blocks = elements.div_ceil(THREADS as usize).min(PARTS);
+        let parts = self.empty(Kind::F32, count * blocks)?;
+        let args = [Arg::In(x, x.len()), Arg::Out(&parts, parts.len()), Arg::Int(elements)];
+        self.start(&format!("sum_of_squares<{}>", x.kind()), [blocks, 1, count], THREADS, &args)?;
+        Ok(parts)
+    }
+
+    /// One step of AdamW; `now` is the rate over the mean's correction, one over the root of the square's, and what
+    /// decay keeps.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn adamw(&self, group: Group<'_>, [mean, square]: [&Buffer; 2], now: &Buffer, by: Moments) -> Result<()> {
+        let n = group.weights.len();
+        let (kind, shadow) = group.shadow();
+        let args = [
+            Arg::Out(group.weights, n),
+            Arg::In(group.gradients, n),
+            Arg::Out(mean, n),
+            Arg::Out(square, n),
+            shadow,
+            Arg::In(now, 3),
+            Arg::In(group.clip, 2),
+            Arg::Float(by.keep[0]),
+            Arg::Float(by.keep[1]),
+            Arg::Float(by.eps),
+            Arg::Int(n),
+        ];
+        self.by_elements("adamw", kind, n, &args)
+    }
+
+    /// What Muon orthogonalises; `now` is the momentum, the rate, and what decay keeps.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn muon_direction(
+        &self,
+        group: Group<'_>,
+        momentum: &Buffer,
+        now: &Buffer,
+        by: Direction,
+        update: &Buffer,
+        stack: Stack,
+    ) -> Result<()> {
+        let (n, rows) = (stack.elements(), stack.count * stack.rows);
+        let args = [
+            Arg::In(group.gradients, n),
+            Arg::Out(momentum, n),
+            Arg::In(now, 3),
+            Arg::In(group.clip, 2),
+            Arg::Int(by.averaged.into()),
+            Arg::Int(by.equal.into()),
+            Arg::Out(update, n),
+            Arg::Int(rows),
+            Arg::Int(stack.cols),
+        ];
+        self.by_rows("muon_direction", update.kind(), rows, &args)
+    }
+
+    /// Divides each of a stack by `scale` times its norm, plus `epsilon`.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn muon_normalize(&self, x: &Buffer, [scale, epsilon]: [f32; 2], stack: Stack) -> Result<()> {
+        let elements = stack.rows * stack.cols;
+        let parts = self.squares(x, stack.count)?;
+        let args = [
+            Arg::Out(x, stack.elements()),
+            Arg::In(&parts, parts.len()),
+            Arg::Int(parts.len() / stack.count),
+            Arg::Float(scale),
+            Arg::Float(epsilon),
+            Arg::Int(elements),
+        ];
+        let blocks = elements.div_ceil(THREADS as usize).min(PARTS);
+        self.start(&format!("muon_normalize<{}>", x.kind()), [blocks, 1, stack.count], THREADS, &args)
+    }
+
+    /// NorMuon's factors on rows of an orthogonalised update, or on columns where it is wide; its moments go on.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn normuon_factors(&self, update: &Buffer, moments: &Buffer, beta: f32, stack: Stack) -> Result<Buffer> {
+        let Stack { count, rows, cols } = stack;
+        let (kind, n) = (update.kind(), stack.elements());
+        let (side, across) = (rows.max(cols), rows.min(cols));
+        let sums = self.empty(Kind::F32, count * side)?;
+        let io = [Arg::In(update, n), Arg::Out(&sums, count * side)];
+        if rows >= cols {
+            let args = [io, [Arg::Int(count * rows), Arg::Int(cols)]].concat();
+            self.by_rows("normuon_rows", kind, count * rows, &args)?;
+        } else {
+            let args = [io, [Arg::Int(rows), Arg::Int(cols)]].concat();
+            let blocks = [cols.div_ceil(THREADS as usize), 1, count];
+            self.start(&format!("normuon_columns<{kind}>"), blocks, THREADS, &args)?;
+        }
+        let args = [
+            Arg::Out(&sums, count * side),
+            Arg::Out(moments, count * side),
+            Arg::Float(beta),
+            Arg::Float(across as f32),
+            Arg::Int(side),
+        ];
+        self.start("normuon_factors", [count, 1, 1], THREADS, &args)?;
+        Ok(sums)
+    }
+
+    /// Moves weights against an orthogonalised update, times `factors` if there are some; `height` is the factor of the
+    /// matrices' shape.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn muon_apply(
+        &self,
+        group: Group<'_>,
+        (update, factors): (&Buffer, Option<&Buffer>),
+        now: &Buffer,
+        (height, cautious): (f32, bool),
+        stack: Stack,
+    ) -> Result<()> {
+        let Stack { count, rows, cols } = stack;
+        let n = stack.elements();
+        let (kind, shadow) = group.shadow();
+        assert_eq!(kind, update.kind(), "an update is kept as the weights' shadow is");
+        let args = [
+            Arg::Out(group.weights, n),
+            Arg::In(update, n),
+            super::maybe(factors, count * rows.max(cols)),
+            Arg::Int((rows >= cols).into()),
+            shadow,
+            Arg::In(now, 3),
+            Arg::Float(height),
+            Arg::Int(cautious.into()),
+            Arg::Int(count),
+            Arg::Int(rows),
+            Arg::Int(cols),
+        ];
+        self.by_rows("muon_apply", kind, count * rows, &args)
+    }
+
+    /// `average ← keep · average + (1 − keep) · w`.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn ema(&self, average: &Buffer, w: &Buffer, keep: f32) -> Result<()> {
+        let n = w.len();
+        let args = [Arg::Out(average, n), Arg::In(w, n), Arg::Float(keep), Arg::Int(n)];
+        self.start("ema", self.blocks(n, 256), THREADS, &args)
+    }
+
+    /// Weights as kernels read them.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn convert(&self, w: &Buffer, shadow: &Buffer) -> Result<()> {
+        let n = w.len();
+        self.by_elements("convert", shadow.kind(), n, &[Arg::In(w, n), Arg::Out(shadow, n), Arg::Int(n)])
+    }
+
+    /// Adds the sum of all elements to a single one.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn add_up(&self, x: &Buffer, y: &Buffer) -> Result<()> {
+        self.add_columns(x, y, [x.len(), 1])
+    }
+}

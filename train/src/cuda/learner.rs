@@ -1,0 +1,264 @@
+//! Batches forward and backward.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sixpack_formats::ModelConfig;
+use sixpack_runtime::cuda::{Act, Buffer, Cuda, Gpu, Kind, Recorded, Weight, is_control};
+use sixpack_runtime::{Batch, Pass, Weights, forward, model};
+
+use super::layout::Layout;
+use super::update::Update;
+use crate::optim::{Groups, Now};
+use crate::{Error, Params, Result, Sequences};
+
+/// What a run does to gradients and averages, beside its optimizers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// Sequences that run at once.
+    pub micro_batch: usize,
+    /// Largest global norm of gradients.
+    pub grad_clip: f64,
+    /// What the average of weights keeps at each step.
+    pub ema_decay: f64,
+}
+
+/// What one step found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Mean loss in nats per token, before the update.
+    pub loss: f64,
+    /// Global norm of the gradients, before they were clipped.
+    pub grad_norm: f64,
+}
+
+/// A model that learns on a GPU.
+#[derive(Debug)]
+pub struct Learner {
+    /// With memory of its own, for what is recorded.
+    gpu: Arc<Gpu>,
+    /// With memory of its own, for what stays from step to step.
+    kept: Arc<Gpu>,
+    storage: Kind,
+    config: ModelConfig,
+    layout: Layout,
+    rules: Rules,
+    tensors: Tensors,
+    weights: Weights<Weight>,
+    update: Update,
+    passes: HashMap<(bool, usize), Running>,
+    /// Sum of the losses of a step's targets.
+    loss: Buffer,
+}
+
+/// All tensors, in the order of the layout.
+#[derive(Debug)]
+pub(super) struct Tensors {
+    /// In f32.
+    pub(super) weights: Buffer,
+    /// As kernels read matrices and tables, if that is not in f32.
+    pub(super) shadow: Option<Buffer>,
+    pub(super) gradients: Buffer,
+    pub(super) average: Buffer,
+}
+
+/// A pass over a micro-batch of one length: what it runs with, whose memory stays, and its record.
+#[derive(Debug)]
+struct Running {
+    ops: Cuda,
+    /// The gradient of each loss.
+    seed: Buffer,
+    /// What `seed` holds.
+    share: f32,
+    recorded: Option<Recorded>,
+}
+
+impl Learner {
+    /// A model before its first step, from its weights and their average. Activations and matrices are kept as `storage`.
+    ///
+    /// # Errors
+    /// Tensors that are not the configuration's, coefficients for another number of iterations, and a GPU without room.
+    pub fn new(
+        gpu: &Arc<Gpu>,
+        storage: Kind,
+        config: &ModelConfig,
+        groups: Groups,
+        rules: Rules,
+        [weights, average]: [&Params; 2],
+    ) -> Result<Self> {
+        let (gpu, kept) = (gpu.apart(), gpu.apart());
+        let layout = Layout::new(config);
+        let all = layout.gather(weights)?;
+        let tensors = Tensors {
+            weights: kept.floats(Kind::F32, &all)?,
+            shadow: if storage == Kind::F32 { None } else { Some(kept.floats(storage, &all)?) },
+            gradients: kept.zeros(Kind::F32, layout.len())?,
+            average: kept.floats(Kind::F32, &layout.gather(average)?)?,
+        };
+        let weights = built(config, &layout, &tensors.weights, tensors.shadow.as_ref(), Some(&tensors.gradients));
+        let update = Update::new(&kept, storage, groups, &layout)?;
+        let loss = kept.zeros(Kind::F32, 1)?;
+        let (config, passes) = (config.clone(), HashMap::new());
+        Ok(Self { gpu, kept, storage, config, layout, rules, tensors, weights, update, passes, loss })
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.update.steps()
+    }
+
+    /// One step on a batch: gradients, clip, update, average.
+    ///
+    /// # Errors
+    /// An empty batch, a token outside the vocabulary, and what the driver says.
+    pub fn step(&mut self, batch: &Sequences, recurrence: bool, now: Now) -> Result<Outcome> {
+        self.run(batch, recurrence)?;
+        self.update.step(&self.gpu, &self.layout, &self.tensors, self.rules, now)?;
+        self.outcome(batch)
+    }
+
+    /// Mean loss of a batch, and its gradients before they are clipped; nothing is updated.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub fn gradients(&mut self, batch: &Sequences, recurrence: bool) -> Result<(f64, Params)> {
+        self.run(batch, recurrence)?;
+        let loss = self.outcome(batch)?.loss;
+        Ok((loss, self.layout.scatter(&self.gpu.read(&self.tensors.gradients)?)))
+    }
+
+    fn outcome(&self, batch: &Sequences) -> Result<Outcome> {
+        let sum = f64::from(self.gpu.read(&self.loss)?[0]);
+        Ok(Outcome { loss: sum / batch.targets.len() as f64, grad_norm: self.update.grad_norm(&self.gpu)? })
+    }
+
+    /// Gradients of the mean loss of a batch, and the sum of its losses.
+    fn run(&mut self, batch: &Sequences, recurrence: bool) -> Result<()> {
+        if batch.inputs.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        self.gpu.zero(&self.tensors.gradients)?;
+        self.gpu.zero(&self.loss)?;
+        let share = 1.0 / batch.targets.len() as f32;
+        let size = self.rules.micro_batch * batch.len;
+        for (inputs, targets) in batch.inputs.chunks(size).zip(batch.targets.chunks(size)) {
+            self.micro_batch(inputs, targets, batch.len, recurrence, share)?;
+        }
+        Ok(())
+    }
+
+    fn micro_batch(&mut self, inputs: &[u32], targets: &[u32], len: usize, recurrence: bool, share: f32) -> Result<()> {
+        let Self { gpu, kept, storage, config, weights, passes, loss, .. } = self;
+        let key = (recurrence, inputs.len());
+        let is_new = !passes.contains_key(&key);
+        if is_new {
+            let seed = kept.floats(Kind::F32, &vec![share; targets.len()])?;
+            passes.insert(key, Running { ops: Cuda::new(gpu, *storage), seed, share, recorded: None });
+        }
+        let running = passes.get_mut(&key).expect("it was just put there");
+        if running.share != share {
+            gpu.write(&running.seed, &vec![share; targets.len()])?;
+            running.share = share;
+        }
+        let Running { ops, seed, recorded, .. } = running;
+        ops.take(inputs, targets, config.vocab_size)?;
+        if let Some(recorded) = recorded {
+            return Ok(gpu.replay(recorded)?);
+        }
+        let batch = Batch::new(inputs, inputs.len() / len);
+        let mut pass = || -> sixpack_runtime::Result<()> {
+            ops.start_tape();
+            let nll = nll(config, weights, ops, &batch, targets, recurrence)?;
+            gpu.add_up(nll.buffer(), loss)?;
+            // The gradient of a result is consumed by the tape: a copy of what stays.
+            let dy = gpu.empty(Kind::F32, seed.len())?;
+            gpu.copy(seed, &dy)?;
+            ops.backward(&nll, dy, &[])?;
+            Ok(())
+        };
+        // The first time loads kernels and takes memory; the second is written down.
+        if is_new || !gpu.settings().reuse {
+            return Ok(pass()?);
+        }
+        let done = gpu.record(pass)?;
+        Ok(gpu.replay(recorded.insert(done))?)
+    }
+
+    /// Mean loss of a batch under the average weights, without gradients.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub fn loss_of_average(&self, batch: &Sequences, recurrence: bool) -> Result<f64> {
+        if batch.inputs.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        // Apart again: what is recorded is not to be in the way.
+        let gpu = self.gpu.apart();
+        let shadow = match self.storage {
+            Kind::F32 => None,
+            storage => {
+                let shadow = gpu.empty(storage, self.layout.len())?;
+                gpu.convert(&self.tensors.average, &shadow)?;
+                Some(shadow)
+            }
+        };
+        let weights = built(&self.config, &self.layout, &self.tensors.average, shadow.as_ref(), None);
+        let (mut ops, sum) = (Cuda::new(&gpu, self.storage), gpu.zeros(Kind::F32, 1)?);
+        let size = self.rules.micro_batch * batch.len;
+        for (inputs, targets) in batch.inputs.chunks(size).zip(batch.targets.chunks(size)) {
+            let batch = Batch::new(inputs, inputs.len() / batch.len);
+            let nll = nll(&self.config, &weights, &mut ops, &batch, targets, recurrence)?;
+            gpu.add_up(nll.buffer(), &sum)?;
+        }
+        Ok(f64::from(gpu.read(&sum)?[0]) / batch.targets.len() as f64)
+    }
+
+    /// The weights.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn weights(&self) -> Result<Params> {
+        Ok(self.layout.scatter(&self.gpu.read(&self.tensors.weights)?))
+    }
+
+    /// Their moving average.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn average(&self) -> Result<Params> {
+        Ok(self.layout.scatter(&self.gpu.read(&self.tensors.average)?))
+    }
+}
+
+/// Losses `[B, T, 1]`.
+fn nll(
+    config: &ModelConfig,
+    weights: &Weights<Weight>,
+    ops: &mut Cuda,
+    batch: &Batch<'_>,
+    targets: &[u32],
+    recurrence: bool,
+) -> sixpack_runtime::Result<Act> {
+    let h = forward(config, weights, ops, batch, Pass { recurrence, last: None })?;
+    model::nll(config, weights, ops, &h, targets)
+}
+
+/// The tensors as parts of what holds all of them.
+fn built(
+    config: &ModelConfig,
+    layout: &Layout,
+    values: &Buffer,
+    shadow: Option<&Buffer>,
+    gradients: Option<&Buffer>,
+) -> Weights<Weight> {
+    let weights = Weights::build(config, |spec| {
+        let place = layout.place(spec.id);
+        let part = |all: &Buffer| all.part(place.range.clone());
+        let value = if is_control(spec) { values } else { shadow.unwrap_or(values) };
+        Ok::<_, std::convert::Infallible>(Weight::new(part(value), gradients.map(part), place.shape))
+    });
+    match weights {
+        Ok(weights) => weights,
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,12 @@
+//! The CUDA engine: weights, gradients and the optimizers' state stay on the GPU, and a step runs there as a whole.
+//!
+//! All tensors lie in one piece of memory, in an order ([`layout`]) that makes one kernel of what is done to many: the
+//! matrices of one shape are a stack that Newton–Schulz goes through at once, and each group of AdamW's is one range.
+//! [`Learner`] runs batches forward and backward ([`learner`]) and updates ([`update`]); from the third time on both are
+//! recorded work that is queued at once.
+
+mod layout;
+mod learner;
+mod update;
+
+pub use learner::{Learner, Outcome, Rules};

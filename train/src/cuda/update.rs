@@ -1,0 +1,187 @@
+//! The optimizers, of all tensors at once.
+
+use sixpack_runtime::cuda::{Buffer, Direction, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
+
+use super::layout::Layout;
+use super::learner::{Rules, Tensors};
+use crate::Result;
+use crate::optim::{AdamW, Groups, Matrix, NewtonSchulz, Now};
+
+/// Factors of a group or a stack that change from step to step.
+const FACTORS: usize = 4;
+
+/// The optimizers' state, and how they go on.
+#[derive(Debug)]
+pub(super) struct Update {
+    groups: Groups,
+    newton_schulz: Option<NewtonSchulz>,
+    storage: Kind,
+    steps: u64,
+    /// Momentum of matrices, and the mean of gradients of all else.
+    first: Buffer,
+    /// The mean of their squares; of matrices only where AdamW has them.
+    second: Buffer,
+    /// NorMuon's moments, a stack after the other.
+    moments: Vec<Buffer>,
+    /// The factor on gradients, and their norm before it.
+    clip: Buffer,
+    /// Factors that change: those of tables, of control tensors, then of each stack.
+    now: Buffer,
+    recorded: Option<Recorded>,
+}
+
+impl Update {
+    pub(super) fn new(gpu: &Gpu, storage: Kind, groups: Groups, layout: &Layout) -> Result<Self> {
+        let newton_schulz = groups.matrix.newton_schulz()?;
+        let moments = layout.stacks.iter().map(|(stack, _)| {
+            let side = if matches!(groups.matrix, Matrix::NorMuon(_)) { stack.rows.max(stack.cols) } else { 0 };
+            gpu.zeros(Kind::F32, stack.count * side)
+        });
+        Ok(Self {
+            newton_schulz,
+            storage,
+            steps: 0,
+            first: gpu.zeros(Kind::F32, layout.len())?,
+            second: gpu.zeros(Kind::F32, layout.len())?,
+            moments: moments.collect::<Result<_, _>>()?,
+            clip: gpu.zeros(Kind::F32, 2)?,
+            now: gpu.zeros(Kind::F32, (2 + layout.stacks.len()) * FACTORS)?,
+            recorded: None,
+            groups,
+        })
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The norm of the gradients of the last step, before they were clipped.
+    pub(super) fn grad_norm(&self, gpu: &Gpu) -> Result<f64> {
+        Ok(f64::from(gpu.read(&self.clip)?[1]))
+    }
+
+    pub(super) fn step(&mut self, gpu: &Gpu, layout: &Layout, tensors: &Tensors, rules: Rules, now: Now) -> Result<()> {
+        self.steps += 1;
+        gpu.write(&self.now, &self.factors(layout, now))?;
+        if let Some(recorded) = &self.recorded {
+            return Ok(gpu.replay(recorded)?);
+        }
+        // The first time loads kernels and takes memory; the second is written down.
+        if self.steps == 1 || !gpu.settings().reuse {
+            return Ok(self.queue(gpu, layout, tensors, rules)?);
+        }
+        let recorded = gpu.record(|| self.queue(gpu, layout, tensors, rules))?;
+        Ok(gpu.replay(self.recorded.insert(recorded))?)
+    }
+
+    /// What changes from step to step, of tables, of control tensors, then of each stack.
+    fn factors(&self, layout: &Layout, now: Now) -> Vec<f32> {
+        let adamw = |rule: &AdamW| {
+            let lr = rule.lr * f64::from(now.lr_scale);
+            let correct = |beta: f64| 1.0 - beta.powf(self.steps as f64);
+            let keep = 1.0 - lr * rule.weight_decay * f64::from(now.decay_scale);
+            [(lr / correct(rule.betas[0])) as f32, (1.0 / correct(rule.betas[1]).sqrt()) as f32, keep as f32, 0.0]
+        };
+        let stack = |stack: &Stack| {
+            let lr = self.groups.matrix.lr() * f64::from(now.lr_scale);
+            // NorMuon's decay is of the rate with the shape's factor in it.
+            let rate = match &self.groups.matrix {
+                Matrix::AdamW(rule) => return adamw(rule),
+                Matrix::Muon(_) => lr,
+                Matrix::NorMuon(_) => lr * crate::optim::height([stack.rows, stack.cols]),
+            };
+            let keep = 1.0 - rate * self.groups.matrix.weight_decay() * f64::from(now.decay_scale);
+            [now.momentum, lr as f32, keep as f32, 0.0]
+        };
+        let tables = [adamw(&self.groups.token), adamw(&self.groups.scalar)];
+        tables.into_iter().chain(layout.stacks.iter().map(|(s, _)| stack(s))).flatten().collect()
+    }
+
+    fn queue(&self, gpu: &Gpu, layout: &Layout, tensors: &Tensors, rules: Rules) -> sixpack_runtime::Result<()> {
+        gpu.clip(&tensors.gradients, rules.grad_clip as f32, &self.clip)?;
+        let now = |which: usize| self.now.part(which * FACTORS..(which + 1) * FACTORS);
+        let [matrices, tables, controls] = &layout.groups;
+        self.adamw(gpu, tensors, tables, &self.groups.token, &now(0))?;
+        self.adamw(gpu, tensors, controls, &self.groups.scalar, &now(1))?;
+        match &self.groups.matrix {
+            Matrix::AdamW(rule) if !layout.stacks.is_empty() => self.adamw(gpu, tensors, matrices, rule, &now(2))?,
+            _ => {
+                for (i, (stack, range)) in layout.stacks.iter().enumerate() {
+                    self.stack(gpu, tensors, (*stack, range), &self.moments[i], &now(2 + i))?;
+                }
+            }
+        }
+        gpu.ema(&tensors.average, &tensors.weights, rules.ema_decay as f32)
+    }
+
+    fn adamw(
+        &self,
+        gpu: &Gpu,
+        tensors: &Tensors,
+        range: &std::ops::Range<usize>,
+        rule: &AdamW,
+        now: &Buffer,
+    ) -> sixpack_runtime::Result<()> {
+        let part = |all: &Buffer| all.part(range.clone());
+        let (weights, gradients, shadow) =
+            (part(&tensors.weights), part(&tensors.gradients), tensors.shadow.as_ref().map(part));
+        let group = Group { weights: &weights, gradients: &gradients, shadow: shadow.as_ref(), clip: &self.clip };
+        let by = Moments { keep: rule.betas.map(|beta| beta as f32), eps: rule.eps as f32 };
+        gpu.adamw(group, [&part(&self.first), &part(&self.second)], now, by)
+    }
+
+    fn stack(
+        &self,
+        gpu: &Gpu,
+        tensors: &Tensors,
+        (stack, range): (Stack, &std::ops::Range<usize>),
+        moments: &Buffer,
+        now: &Buffer,
+    ) -> sixpack_runtime::Result<()> {
+        let part = |all: &Buffer| all.part(range.clone());
+        let (weights, gradients, shadow) =
+            (part(&tensors.weights), part(&tensors.gradients), tensors.shadow.as_ref().map(part));
+        let group = Group { weights: &weights, gradients: &gradients, shadow: shadow.as_ref(), clip: &self.clip };
+        let direction = match &self.groups.matrix {
+            Matrix::Muon(rule) => Direction { averaged: false, equal: rule.row_equalisation },
+            _ => Direction { averaged: true, equal: false },
+        };
+        let update = gpu.empty(self.storage, stack.elements())?;
+        gpu.muon_direction(group, &part(&self.first), now, direction, &update, stack)?;
+        let by = self.newton_schulz.as_ref().expect("made for a rule that orthogonalises");
+        let update = orthogonalize(gpu, by, update, stack)?;
+        let (factors, cautious) = match &self.groups.matrix {
+            Matrix::NorMuon(rule) => {
+                (Some(gpu.normuon_factors(&update, moments, rule.beta2 as f32, stack)?), rule.cautious)
+            }
+            Matrix::Muon(rule) => (None, rule.cautious),
+            Matrix::AdamW(_) => unreachable!("AdamW has no stacks"),
+        };
+        let height = crate::optim::height([stack.rows, stack.cols]) as f32;
+        gpu.muon_apply(group, (&update, factors.as_ref()), now, (height, cautious), stack)
+    }
+}
+
+/// Brings the singular values of each matrix of a stack close to 1.
+fn orthogonalize(gpu: &Gpu, by: &NewtonSchulz, mut x: Buffer, stack: Stack) -> sixpack_runtime::Result<Buffer> {
+    let (scale, epsilon) = by.scale();
+    gpu.muon_normalize(&x, [scale as f32, epsilon as f32], stack)?;
+    let Stack { count, rows, cols } = stack;
+    let (side, tall) = (rows.min(cols), rows > cols);
+    let room = |elements: usize| gpu.empty(x.kind(), elements);
+    let (gram, polynomial, mut next) =
+        (room(count * side * side)?, room(count * side * side)?, room(stack.elements())?);
+    for &[a, b, c] in by.triples() {
+        // A = XᵀX or XXᵀ, whichever is smaller; bA + cA²; aX + X(bA + cA²).
+        let (turned, inner) = if tall { (0, rows) } else { (1, cols) };
+        let sizes = [count, side, side, inner];
+        gpu.stacked(Product { of: [&x, &x], turned: Some(turned), factor: 1.0, plus: None, sizes }, &gram)?;
+        let (plus, sizes) = (Some((&gram, b)), [count, side, side, side]);
+        gpu.stacked(Product { of: [&gram, &gram], turned: None, factor: c, plus, sizes }, &polynomial)?;
+        let of = if tall { [&x, &polynomial] } else { [&polynomial, &x] };
+        let (plus, sizes) = (Some((&x, a)), [count, rows, cols, side]);
+        gpu.stacked(Product { of, turned: None, factor: 1.0, plus, sizes }, &next)?;
+        std::mem::swap(&mut x, &mut next);
+    }
+    Ok(x)
+}
