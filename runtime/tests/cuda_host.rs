@@ -47,6 +47,7 @@ const TESTS: &[Test] = &[
     ("f32::residual", |_| twins::residual(backend(Kind::F32))),
     ("f32::attention", |_| twins::attention(backend(Kind::F32))),
     ("f32::products", |_| twins::products(backend(Kind::F32))),
+    ("f32::products_of_the_library", |_| twins::products(on(with_products(Kind::F32, true)))),
     ("f32::steps", |_| twins::steps(backend(Kind::F32))),
     ("f32::remembered", |_| twins::remembered(backend(Kind::F32))),
     ("f32::goldens", goldens),
@@ -55,8 +56,10 @@ const TESTS: &[Test] = &[
     ("bf16::residual", |_| twins::residual(backend(Kind::Bf16))),
     ("bf16::attention", |_| twins::attention(backend(Kind::Bf16))),
     ("bf16::products", |_| twins::products(backend(Kind::Bf16))),
+    ("bf16::products_of_the_library", |_| twins::products(on(with_products(Kind::Bf16, true)))),
     ("bf16::losses", losses),
     ("bf16::gradients", |_| cuda::gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
+    ("bf16::gradients_with_the_library", |_| cuda::gradients::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
 ];
 
 fn main() -> ExitCode {
@@ -82,11 +85,20 @@ fn main() -> ExitCode {
 
 /// An interpreter whose buffers are allocations of their own, between guard zones; tiles are smaller than vocabularies.
 fn ops(storage: Kind) -> Cuda {
-    Cuda::new(&Gpu::open(0, Settings { reuse: false, tile: 300 }).expect("the driver of the tests"), storage)
+    with_products(storage, false)
+}
+
+/// The same with products of cuBLASLt's, which the processor plays too, or of this project's kernel.
+fn with_products(storage: Kind, library: bool) -> Cuda {
+    Cuda::new(&Gpu::open(0, Settings { reuse: false, library, tile: 300 }).expect("the driver of the tests"), storage)
 }
 
 fn backend(storage: Kind) -> Backend<Cuda> {
-    let ops = ops(storage);
+    on(ops(storage))
+}
+
+fn on(ops: Cuda) -> Backend<Cuda> {
+    let storage = ops.storage();
     let (weights, matrices, acts) = (ops.fork(), ops.fork(), RefCell::new(ops.fork()));
     let f32 = Backend {
         ops,

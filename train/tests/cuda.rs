@@ -57,7 +57,7 @@ fn groups(matrix: Matrix) -> Groups {
 const RULES: Rules = Rules { micro_batch: 2, grad_clip: 0.3, ema_decay: 0.9 };
 
 fn gpu(reuse: bool) -> Arc<Gpu> {
-    Gpu::open(0, Settings { reuse, tile: 60 }).expect("the driver of the tests")
+    Gpu::open(0, Settings { reuse, tile: 60, ..Settings::default() }).expect("the driver of the tests")
 }
 
 fn learner(reuse: bool, storage: Kind, config: &ModelConfig, groups: Groups, weights: &Params) -> Learner {

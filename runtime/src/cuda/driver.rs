@@ -10,6 +10,9 @@ use cudarc::driver::sys;
 use super::libraries::{self, Places};
 use crate::{Error, Result};
 
+/// The oldest driver that has all functions that are used, as it tells its version: for CUDA 12.8.
+const OLDEST: i32 = 12_080;
+
 /// A device that is open.
 #[derive(Debug)]
 pub(super) struct Driver {
@@ -72,6 +75,13 @@ fn start() -> Result<&'static str> {
             return Err(format!("{} is not what its name says", library.path.display()));
         }
         result::init().map_err(words)?;
+        let mut known = 0;
+        // SAFETY: a valid place to write to.
+        unsafe { sys::cuDriverGetVersion(&raw mut known) }.result().map_err(words)?;
+        if known < OLDEST {
+            let found = format!("{}.{}", known / 1000, known % 1000 / 10);
+            return Err(format!("expected one for CUDA 12.8 or newer, found {found}"));
+        }
         Ok(library.version)
     });
     started.as_deref().map_err(|reason| Error::Cuda { what: "the driver".into(), reason: reason.clone() })
@@ -105,6 +115,11 @@ impl Driver {
         unsafe { ctx::set_current(context) }.map_err(failed)?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
         Ok(Self { context, stream, facts })
+    }
+
+    /// The stream that everything is queued on.
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.stream
     }
 
     pub(super) fn facts(&self) -> &Facts {

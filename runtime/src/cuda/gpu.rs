@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::blas::{Blas, Matrices, Shape};
 use super::compile::Compiler;
 use super::driver::{Driver, Facts, Function, Graph};
 use super::memory::{Buffer, Kind, Pool};
@@ -18,13 +19,15 @@ pub struct Settings {
     /// Whether memory that was given back is used again. Without, each buffer is an allocation of its own, which a
     /// checking tool can watch.
     pub reuse: bool,
+    /// Whether products are cuBLASLt's where that is, and this project's own otherwise.
+    pub library: bool,
     /// Tokens of the vocabulary whose products are held at once.
     pub tile: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reuse: true, tile: 4096 }
+        Self { reuse: true, library: true, tile: 4096 }
     }
 }
 
@@ -34,6 +37,8 @@ pub struct Gpu {
     driver: Arc<Driver>,
     pool: Arc<Pool>,
     compiler: Compiler,
+    /// None where the library is missing.
+    blas: Option<Arc<Blas>>,
     functions: Mutex<HashMap<&'static str, Function>>,
     /// The number 0.5, which the mean of two weighs them with.
     half: OnceLock<Buffer>,
@@ -94,10 +99,12 @@ impl Gpu {
             return Err(Error::NoDevice { wanted: wanted(), reason });
         }
         let pool = Pool::new(Arc::clone(&driver), settings.reuse);
+        let blas = if settings.library { Blas::open(&driver)?.map(Arc::new) } else { None };
         Ok(Arc::new(Self {
             driver,
             pool,
             compiler: Compiler::open()?,
+            blas,
             functions: Mutex::default(),
             half: OnceLock::new(),
             settings,
@@ -110,6 +117,7 @@ impl Gpu {
             driver: Arc::clone(&self.driver),
             pool: Pool::new(Arc::clone(&self.driver), self.settings.reuse),
             compiler: self.compiler.clone(),
+            blas: self.blas.clone(),
             functions: Mutex::new(self.functions()),
             half: OnceLock::new(),
             settings: self.settings,
@@ -306,6 +314,31 @@ impl Gpu {
     /// What NVRTC or the driver say.
     pub fn prepare(&self) -> Result<()> {
         super::SOURCES.iter().try_for_each(|source| self.function(source, source.kernels[0]).map(drop))
+    }
+
+    /// Queues a product by cuBLASLt; whether that is there. `c` is what is added, times the second factor.
+    ///
+    /// # Panics
+    /// If a matrix has not the elements that the shape says.
+    pub(super) fn product(
+        &self,
+        shape: Shape,
+        factors: [f32; 2],
+        [a, b]: [&Buffer; 2],
+        c: Option<&Buffer>,
+        y: &Buffer,
+    ) -> Result<bool> {
+        let Some(blas) = &self.blas else { return Ok(false) };
+        let [stack, m, n, k] = shape.sizes;
+        let fits = |x: &Buffer, kind, rows: usize, cols: usize| x.kind() == kind && x.len() >= stack * rows * cols;
+        let results = std::iter::once(y).chain(c).all(|x| fits(x, shape.kinds[1], m, n));
+        assert!(fits(a, shape.kinds[0], m, k) && fits(b, shape.kinds[0], k, n) && results, "{shape:?}");
+        let mut thrown_away = None;
+        let scratch = || Ok(thrown_away.insert(self.empty(y.kind(), stack * m * n)?).address());
+        let at = Matrices { a: a.address(), b: b.address(), c: c.unwrap_or(y).address(), y: y.address() };
+        // SAFETY: the matrices have as many elements.
+        unsafe { blas.product(&self.driver, shape, factors, at, scratch) }?;
+        Ok(true)
     }
 
     /// Queues a kernel of this name, as `rms_norm<bf16>`.

@@ -60,6 +60,11 @@ impl Cuda {
         &self.gpu
     }
 
+    /// What activations and matrices are kept in.
+    pub fn storage(&self) -> Kind {
+        self.storage
+    }
+
     /// A parameter, without a gradient.
     ///
     /// # Errors

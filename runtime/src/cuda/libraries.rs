@@ -135,6 +135,14 @@ pub(super) fn nvrtc(places: &Places) -> Result<(Library, Opened), String> {
     open(places, &NEEDED[1])
 }
 
+/// cuBLASLt, opened: it stays so, and is then found by its name.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) fn cublaslt(places: &Places) -> Result<(Library, Opened), String> {
+    open(places, &NEEDED[2])
+}
+
 fn open(places: &Places, needed: &Needed) -> Result<(Library, Opened), String> {
     let mut reason = match &places.nvrtc {
         Some(named) if needed.what == "NVRTC" => format!("none at {}", named.display()),

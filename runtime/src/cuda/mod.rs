@@ -5,6 +5,7 @@
 //! the processor. See the folder's README for how an operation is added, and what only a GPU can show.
 
 mod act;
+mod blas;
 pub mod compile;
 mod driver;
 mod gpu;

@@ -95,7 +95,11 @@ pub(crate) fn folder() -> Result<PathBuf, Failure> {
     let host = |file: &str| sources.join("host").join(file);
     let driver = ["fibers.cpp", "launch.cpp", "shared.cpp", "driver.cpp"].map(host);
     let built = compile(&compiler, &sources, &[&[own.join("kernels.cpp")], &driver[..]].concat(), &own, "libcuda.so.1")
-        .and_then(|()| compile(&compiler, &sources, &[host("compiler.cpp")], &own, "libnvrtc.so.12"));
+        .and_then(|()| compile(&compiler, &sources, &[host("compiler.cpp")], &own, "libnvrtc.so.12"))
+        .and_then(|()| {
+            let files = [host("blas.cpp"), own.join("libcuda.so.1")];
+            compile(&compiler, &sources, &files, &own, "libcublasLt.so.12")
+        });
     if built.is_err() || std::fs::rename(&own, &folder).is_err() {
         std::fs::remove_dir_all(&own).map_err(broken)?;
     }

@@ -145,6 +145,9 @@ struct Stream {
 
 using Graph = std::vector<std::function<int()>>;
 
+} // namespace
+
+// Also of `blas.cpp`, which is a library of its own.
 int queue(void *stream, std::function<int()> work) {
     auto *own = static_cast<Stream *>(stream);
     if (own && own->captured) {
@@ -153,6 +156,8 @@ int queue(void *stream, std::function<int()> work) {
     }
     return work();
 }
+
+namespace {
 
 int copy(std::uintptr_t to, std::uintptr_t from, std::size_t bytes, bool to_device, bool from_device) {
     if ((to_device && around(to, bytes) == memory.end()) || (from_device && around(from, bytes) == memory.end())) {
@@ -422,7 +427,7 @@ int cuEventSynchronize(void *) {
     return OK;
 }
 
-int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
+int cuEventElapsedTime_v2(float *milliseconds, void *start, void *end) {
     const auto passed = *static_cast<Instant *>(end) - *static_cast<Instant *>(start);
     *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
     return OK;

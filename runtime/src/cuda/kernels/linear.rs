@@ -2,11 +2,17 @@
 
 use super::{Arg, Buffer, Gpu, Product, THREADS};
 use crate::Result;
+use crate::cuda::blas::Shape;
 
 impl Gpu {
     /// A product of each of a stack.
     pub(in super::super) fn products(&self, product: Product<'_>, y: &Buffer) -> Result<()> {
         let Product { of: [a, b], turned, factor, plus, sizes: [stack, m, n, k] } = product;
+        let shape = Shape { kinds: [a.kind(), y.kind()], turned, sizes: product.sizes, adds: plus.is_some() };
+        let factors = [factor, plus.map_or(0.0, |(_, keep)| keep)];
+        if self.product(shape, factors, [a, b], plus.map(|(c, _)| c), y)? {
+            return Ok(());
+        }
         let (c, keep) = plus.map_or((Arg::Null, 0.0), |(c, keep)| (Arg::In(c, stack * m * n), keep));
         let ins = [Arg::In(a, stack * m * k), Arg::In(b, stack * k * n), Arg::Float(factor), c, Arg::Float(keep)];
         let args = [&ins[..], &[Arg::Out(y, stack * m * n)], &[m, n, k].map(Arg::Int)].concat();
