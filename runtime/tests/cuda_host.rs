@@ -20,46 +20,25 @@ mod cuda {
     pub(crate) mod libraries;
     pub(crate) mod library;
     pub(crate) mod mistakes;
+    pub(crate) mod suite;
 }
 
-use std::cell::RefCell;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use cuda::host::Failure;
 use cuda::library::Kernels;
-use cuda::mistakes;
+use cuda::{mistakes, suite};
 use libtest_mimic::{Arguments, Completion, Trial};
-use sixpack_runtime::cpu::{Dense, Mat, Reference};
-use sixpack_runtime::cuda::{Cuda, Gpu, Kind, SOURCES, Settings, signature};
-use sixpack_runtime::{Batch, Error, Pass, ReadBack, Weights, forward, model, now};
-use twins::Backend;
+use sixpack_runtime::cuda::{SOURCES, signature};
 
-/// A test and its name.
-type Test = (&'static str, fn(&Kernels));
-
-const TESTS: &[Test] = &[
+/// Tests of what only the processor's driver has.
+const TESTS: &[(&str, fn(&Kernels))] = &[
     ("every_kernel_takes_what_is_read_from_its_source", every_kernel),
     ("libraries::are_found_where_they_are", |_| cuda::libraries::are_found_where_they_are()),
     ("mistakes::barriers", mistakes::barriers),
     ("mistakes::bounds", mistakes::bounds),
     ("mistakes::races", mistakes::races),
-    ("f32::residual", |_| twins::residual(backend(Kind::F32))),
-    ("f32::attention", |_| twins::attention(backend(Kind::F32))),
-    ("f32::products", |_| twins::products(backend(Kind::F32))),
-    ("f32::products_of_the_library", |_| twins::products(on(with_products(Kind::F32, true)))),
-    ("f32::steps", |_| twins::steps(backend(Kind::F32))),
-    ("f32::remembered", |_| twins::remembered(backend(Kind::F32))),
-    ("f32::goldens", goldens),
-    ("f32::sessions", sessions),
-    ("f32::gradients", |_| cuda::gradients::all(|| ops(Kind::F32), Kind::F32)),
-    ("bf16::residual", |_| twins::residual(backend(Kind::Bf16))),
-    ("bf16::attention", |_| twins::attention(backend(Kind::Bf16))),
-    ("bf16::products", |_| twins::products(backend(Kind::Bf16))),
-    ("bf16::products_of_the_library", |_| twins::products(on(with_products(Kind::Bf16, true)))),
-    ("bf16::losses", losses),
-    ("bf16::gradients", |_| cuda::gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
-    ("bf16::gradients_with_the_library", |_| cuda::gradients::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
 ];
 
 fn main() -> ExitCode {
@@ -70,7 +49,7 @@ fn main() -> ExitCode {
         false => cuda::host::enter(2),
     };
     let kernels = Arc::new(entered.map(|folder| Kernels::load(&folder)));
-    let trials = TESTS.iter().map(|&(name, test)| {
+    let trial = |name: &'static str, test: Box<dyn Fn(&Kernels) + Send>| {
         let kernels = Arc::clone(&kernels);
         Trial::ignorable_test(name, move || match &*kernels {
             Ok(kernels) => {
@@ -79,61 +58,10 @@ fn main() -> ExitCode {
             }
             Err(failure) => failure.conclude(),
         })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
-}
-
-/// An interpreter whose buffers are allocations of their own, between guard zones; tiles are smaller than vocabularies.
-fn ops(storage: Kind) -> Cuda {
-    with_products(storage, false)
-}
-
-/// The same with products of cuBLASLt's, which the processor plays too, or of this project's kernel.
-fn with_products(storage: Kind, library: bool) -> Cuda {
-    Cuda::new(&Gpu::open(0, Settings { reuse: false, library, tile: 300 }).expect("the driver of the tests"), storage)
-}
-
-fn backend(storage: Kind) -> Backend<Cuda> {
-    on(ops(storage))
-}
-
-fn on(ops: Cuda) -> Backend<Cuda> {
-    let storage = ops.storage();
-    let (weights, matrices, acts) = (ops.fork(), ops.fork(), RefCell::new(ops.fork()));
-    let f32 = Backend {
-        ops,
-        weight: Box::new(move |w| weights.weight(w, true).unwrap()),
-        matrix: Box::new(move |w| matrices.weight(w, false).unwrap()),
-        act: Box::new(move |x| acts.borrow_mut().bring(x).unwrap()),
-        kept: Mat::clone,
-        tolerance: twins::f32_tolerance,
     };
-    match storage {
-        Kind::Bf16 => Backend { kept: rounded, tolerance: bf16_tolerance, ..f32 },
-        _ => f32,
-    }
-}
-
-/// What is left in bf16.
-fn rounded(x: &Mat) -> Mat {
-    x.like(x.cols, x.data.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect())
-}
-
-/// Largest difference of an operation in bf16, relative to one plus the size of the value.
-///
-/// Both sides see inputs as bf16 has them. A number in bf16 is off by up to 2⁻⁸ of its size.
-fn bf16_tolerance(op: &str) -> f32 {
-    const ROUNDING: f32 = 1.0 / 256.0;
-    match op {
-        // Copies, and what only reads bf16 and keeps f32.
-        "embed" | "tail" | "cross_entropy" => twins::f32_tolerance(op),
-        // The norm or the bound of what was rounded.
-        "add_scaled_norm" | "mix_norm" | "logits" => 2.0 * ROUNDING,
-        // Sums of up to 131 squares, each off by three roundings of its own.
-        "mlp" => 16.0 * ROUNDING,
-        // The output.
-        _ => ROUNDING,
-    }
+    let mut trials: Vec<Trial> = TESTS.iter().map(|&(name, test)| trial(name, Box::new(test))).collect();
+    trials.extend(suite::CHECKS.iter().map(|&(name, check)| trial(name, Box::new(move |_| check()))));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn every_kernel(kernels: &Kernels) {
@@ -141,48 +69,5 @@ fn every_kernel(kernels: &Kernels) {
         let read = signature::of(kernel).unwrap_or_else(|| panic!("{kernel}"));
         let read: Vec<String> = read.takes.iter().map(ToString::to_string).collect();
         assert_eq!(Some(read.join(", ")), kernels.signature(kernel), "{kernel}");
-    }
-}
-
-/// The whole model by the kernels.
-fn goldens(_: &Kernels) {
-    for case in golden::CASES {
-        let model = golden::model(case);
-        let mut ops = ops(Kind::F32);
-        let weights = ops.load(&model).unwrap();
-        conformance::goldens(case, &model.config, &weights, &mut ops);
-        conformance::narrowed(case, &model.config, &weights, &mut ops);
-        conformance::refuses_foreign_tokens(&model.config, &weights, &mut ops);
-    }
-}
-
-/// Reading in parts gives what the full forward pass gives.
-fn sessions(_: &Kernels) {
-    for case in golden::CASES {
-        let model = golden::model(case);
-        let mut ops = ops(Kind::F32);
-        let weights = ops.load(&model).unwrap();
-        let ids = session::sequence(case);
-        session::parts_equal_the_whole(&model.config, &weights, &mut ops, &ids, [3, 1, 1, ids.len() - 5]);
-    }
-}
-
-/// The whole model in bf16: losses of random tokens are as large as they are in f32.
-fn losses(_: &Kernels) {
-    fn loss<O: ReadBack<Error = Error>>(case: &str, ops: &mut O, weights: &Weights<O::Weight>) -> f64 {
-        let config = golden::model(case).config;
-        let ids: Vec<u32> = (0..41).map(|i| (i * 37 + i / 5) % config.vocab_size as u32).collect();
-        let h = forward(&config, weights, ops, &Batch::new(&ids[..40], 2), Pass::FULL).unwrap();
-        let nll = model::nll(&config, weights, ops, &h, &ids[1..]).unwrap();
-        let nll = now(ops.read(&nll)).unwrap();
-        nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64
-    }
-    for case in golden::CASES {
-        let model = golden::model(case);
-        let expected = loss(case, &mut Reference::new(), &Weights::load(&model, Dense::load));
-        let mut ops = ops(Kind::Bf16);
-        let weights = ops.load(&model).unwrap();
-        let found = loss(case, &mut ops, &weights);
-        assert!((found - expected).abs() < 1e-2 * expected, "{case}: found {found}, expected {expected}");
     }
 }

@@ -12,7 +12,11 @@ pub const CASES: [&str; 4] = ["tiny", "eleven", "bare", "parallel"];
 
 pub fn folder() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    [here.join("tests/golden"), here.join("../tests/golden")].into_iter().find(|p| p.is_dir()).expect("golden folder")
+    // Of a program that was built elsewhere: below the folder it runs in.
+    [here.join("tests/golden"), here.join("../tests/golden"), "tests/golden".into()]
+        .into_iter()
+        .find(|p| p.is_dir())
+        .expect("golden folder")
 }
 
 /// A tensor with every dtype of the golden files widened to f32 (integers in them are below 2²⁴).

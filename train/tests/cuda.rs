@@ -8,24 +8,15 @@ mod golden;
 #[path = "../../runtime/tests/cuda/host.rs"]
 mod host;
 
+mod cuda {
+    pub(crate) mod checks;
+}
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use host::Failure;
 use libtest_mimic::{Arguments, Completion, Trial};
-use sixpack_formats::{Model, ModelConfig};
-use sixpack_runtime::cuda::{Gpu, Kind, Settings};
-use sixpack_train::cuda::{Learner, Rules};
-use sixpack_train::optim::{self, AdamW, Coefficients, Groups, Matrix, Muon, NorMuon, Now};
-use sixpack_train::{CpuEngine, Optimizer, Params, Recipe, Sequences, init, params};
-
-const TESTS: &[(&str, fn())] = &[
-    ("gradients_are_those_of_the_cpu", gradients),
-    ("optimizers_step_as_on_the_cpu", optimizers),
-    ("a_recorded_run_is_that_of_the_cpu", run),
-    ("batches_in_bf16_give_nearly_the_same", bf16),
-    ("mistakes_are_told", mistakes),
-];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -35,7 +26,7 @@ fn main() -> ExitCode {
         false => host::enter(1),
     };
     let entered = Arc::new(entered);
-    let trials = TESTS.iter().map(|&(name, test)| {
+    let trials = cuda::checks::CHECKS.iter().map(|&(name, test)| {
         let entered = Arc::clone(&entered);
         Trial::ignorable_test(name, move || match &*entered {
             Ok(_) => {
@@ -46,200 +37,4 @@ fn main() -> ExitCode {
         })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
-}
-
-/// What a recipe says by default, small.
-fn groups(matrix: Matrix) -> Groups {
-    let adamw = |lr| AdamW { lr, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.02 };
-    Groups { matrix, token: adamw(0.035), scalar: adamw(0.025) }
-}
-
-const RULES: Rules = Rules { micro_batch: 2, grad_clip: 0.3, ema_decay: 0.9 };
-
-fn gpu(reuse: bool) -> Arc<Gpu> {
-    Gpu::open(0, Settings { reuse, tile: 60, ..Settings::default() }).expect("the driver of the tests")
-}
-
-fn learner(reuse: bool, storage: Kind, config: &ModelConfig, groups: Groups, weights: &Params) -> Learner {
-    Learner::new(&gpu(reuse), storage, config, groups, RULES, [weights, weights]).unwrap()
-}
-
-/// The golden tokens of a case in batches of two sequences.
-fn batches(case: &str) -> Vec<Sequences> {
-    let tokens = &golden::arrays(&format!("{case}/forward.safetensors"))["tokens"];
-    let ids = tokens.ids();
-    let windows = ids.chunks_exact(ids.len() / tokens.shape[0]);
-    windows.map(|windows| Sequences::from_windows(windows, tokens.shape[2] - 1)).collect()
-}
-
-/// The largest difference of a tensor, relative to its norm; with its name.
-fn worst(found: &Params, expected: &Params) -> (f64, String) {
-    let square = |x: f32| f64::from(x) * f64::from(x);
-    let of = |id| -> f64 {
-        let (f, e): (&Vec<f32>, &Vec<f32>) = (&found[id], &expected[id]);
-        let difference: f64 = f.iter().zip(e).map(|(f, e)| square(f - e)).sum();
-        let norm: f64 = e.iter().map(|&e| square(e)).sum();
-        (difference / norm.max(1e-30)).sqrt()
-    };
-    assert!(found.keys().eq(expected.keys()));
-    let worst = expected.keys().map(|id| (of(id), id.to_string())).max_by(|a, b| a.0.total_cmp(&b.0));
-    worst.expect("a model has tensors")
-}
-
-/// A model of 25 thousand parameters with all that a model may have but lanes.
-fn small() -> Model {
-    const RECIPE: &str = r#"
-        name = "test"
-        model = { preset = "small", vocab_size = 64, num_layers = 3, model_dim = 32, num_heads = 2, num_kv_heads = 1, rope_dims = 8, train_seq_len = 16, eval_seq_len = 16, xsa_last_n = 3, ve_layers = [2], ve_dim = 8, recur_layers = [1] }
-        batch = { tokens_per_step = 64, micro_batch = 2 }
-        budget = { steps = 10 }
-    "#;
-    let config = Recipe::parse(RECIPE, &[] as &[&str]).unwrap().model;
-    let weights = init(&config, 7);
-    params::into_model(&config, weights, None).unwrap()
-}
-
-/// Batches of three sequences of a text that a model can learn: counting, with a jump now and then.
-fn text(count: usize) -> Vec<Sequences> {
-    let tokens: Vec<u32> = (0..count * 51).map(|i| ((i + i / 37 * 11) % 64) as u32).collect();
-    tokens.chunks_exact(51).map(|windows| Sequences::from_windows(windows, 16)).collect()
-}
-
-fn cases() -> impl Iterator<Item = (&'static str, Model)> {
-    golden::CASES.into_iter().map(|case| (case, golden::model(case)))
-}
-
-fn gradients() {
-    for (case, model) in cases() {
-        let weights = params::of_model(&model);
-        let batch = &batches(case)[0];
-        let engine = CpuEngine::new(&model.config, 1, 1).unwrap();
-        for recurrence in [false, true] {
-            // Each buffer an allocation of its own, between guard zones.
-            let groups = groups(Matrix::Muon(Muon::default()));
-            let mut learner = learner(false, Kind::F32, &model.config, groups, &weights);
-            let expected = engine.gradients(&weights, batch, recurrence).unwrap();
-            let (loss, found) = learner.gradients(batch, recurrence).unwrap();
-            assert!((loss - expected.loss).abs() < 1e-5, "{case}: loss {loss}, expected {}", expected.loss);
-            let (worst, tensor) = worst(&found, &expected.of);
-            assert!(worst < 1e-4, "{case}: the gradient of {tensor} differs by {worst:.2e} of its norm");
-            let average = learner.loss_of_average(batch, recurrence).unwrap();
-            assert!((average - loss).abs() < 1e-5, "{case}: {average} of the average, {loss}");
-        }
-    }
-}
-
-/// Steps on the CPU, as the trainer takes them: losses, norms, and what they end in.
-fn on_cpu(model: &Model, groups: Groups, steps: &[(Sequences, bool, Now)]) -> (Vec<[f64; 2]>, Params, Params) {
-    let engine = CpuEngine::new(&model.config, RULES.micro_batch, 1).unwrap();
-    let mut optimizer = Optimizer::new(&model.config, groups).unwrap();
-    let mut weights = params::of_model(model);
-    let mut average = weights.clone();
-    let mut said = Vec::new();
-    for (batch, recurrence, now) in steps {
-        let mut gradients = engine.gradients(&weights, batch, *recurrence).unwrap();
-        let norm = optim::clip(&mut gradients.of, RULES.grad_clip);
-        optimizer.step(&mut weights, &gradients.of, *now);
-        optim::average(&mut average, &weights, RULES.ema_decay);
-        said.push([gradients.loss, norm]);
-    }
-    (said, weights, average)
-}
-
-/// Steps on batches in turn, with rates, momentum and decay that change, and recurrence from the middle on.
-fn steps(batches: &[Sequences], count: usize) -> Vec<(Sequences, bool, Now)> {
-    let now = |i: usize| Now {
-        lr_scale: 1.0 - i as f32 / 200.0,
-        momentum: 0.85 + i as f32 / 1000.0,
-        decay_scale: 1.0 + i as f32 / 50.0,
-    };
-    (0..count).map(|i| (batches[i % batches.len()].clone(), i >= count / 2, now(i))).collect()
-}
-
-fn optimizers() {
-    let muon = Muon::default();
-    let rules = [
-        Matrix::Muon(muon),
-        Matrix::Muon(Muon { row_equalisation: false, cautious: true, coefficients: Coefficients::Fitted, ..muon }),
-        Matrix::NorMuon(NorMuon::default()),
-        Matrix::AdamW(AdamW { lr: 0.01, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 }),
-    ];
-    let model = small();
-    for matrix in rules {
-        let groups = groups(matrix);
-        let steps = steps(&text(3), 3);
-        let (said, weights, average) = on_cpu(&model, groups.clone(), &steps);
-        let mut learner = learner(false, Kind::F32, &model.config, groups, &params::of_model(&model));
-        for ((batch, recurrence, now), [loss, norm]) in steps.iter().zip(said) {
-            let found = learner.step(batch, *recurrence, *now).unwrap();
-            let name = matrix.name();
-            assert!((found.loss - loss).abs() < 1e-4, "{name}: loss {}, expected {loss}", found.loss);
-            assert!((found.grad_norm / norm - 1.0).abs() < 1e-3, "{name}: norm {}, expected {norm}", found.grad_norm);
-        }
-        assert_eq!(learner.steps(), 3);
-        for (what, found, expected) in
-            [("weight", learner.weights().unwrap(), weights), ("average", learner.average().unwrap(), average)]
-        {
-            let (worst, tensor) = worst(&found, &expected);
-            assert!(worst < 1e-3, "{}: the {what} {tensor} differs by {worst:.2e} of its norm", matrix.name());
-        }
-    }
-}
-
-/// Fifty steps. Passes and updates are recorded, memory is used again, recurrence starts in the middle, and batches have a
-/// last part of another size.
-fn run() {
-    let model = small();
-    let groups = groups(Matrix::Muon(Muon::default()));
-    let steps = steps(&text(50), 50);
-    let (said, ..) = on_cpu(&model, groups.clone(), &steps);
-    let mut learner = learner(true, Kind::F32, &model.config, groups, &params::of_model(&model));
-    let (first, mut last) = (said[0][0], 0.0);
-    for (i, ((batch, recurrence, now), [loss, _])) in steps.iter().zip(said).enumerate() {
-        last = learner.step(batch, *recurrence, *now).unwrap().loss;
-        assert!((last - loss).abs() < 2e-2, "step {i}: loss {last}, expected {loss}");
-        if i % 20 == 7 {
-            // In between others use memory.
-            assert!(learner.loss_of_average(batch, *recurrence).unwrap().is_finite());
-        }
-    }
-    assert!(last < 0.8 * first, "from {first} to {last}");
-}
-
-fn bf16() {
-    for (case, model) in cases() {
-        let steps = steps(&batches(case), 2);
-        let groups = groups(Matrix::Muon(Muon::default()));
-        let (said, ..) = on_cpu(&model, groups.clone(), &steps);
-        let mut learner = learner(true, Kind::Bf16, &model.config, groups, &params::of_model(&model));
-        for ((batch, recurrence, now), [loss, norm]) in steps.iter().zip(said) {
-            let found = learner.step(batch, *recurrence, *now).unwrap();
-            assert!((found.loss / loss - 1.0).abs() < 0.02, "{case}: loss {}, expected {loss}", found.loss);
-            assert!((found.grad_norm / norm - 1.0).abs() < 0.1, "{case}: norm {}, expected {norm}", found.grad_norm);
-        }
-    }
-}
-
-fn mistakes() {
-    let model = golden::model("tiny");
-    let weights = params::of_model(&model);
-    let mut learner = learner(false, Kind::F32, &model.config, groups(Matrix::Muon(Muon::default())), &weights);
-    let error = learner.step(&Sequences::default(), false, Now::default()).unwrap_err();
-    assert_eq!(error.to_string(), sixpack_train::Error::EmptyBatch.to_string());
-    let foreign = Sequences::from_windows(&[0, 1, model.config.vocab_size as u32], 2);
-    let error = learner.step(&foreign, false, Now::default()).unwrap_err().to_string();
-    assert!(error.contains("below the vocabulary's size"), "{error}");
-    let error = Learner::new(
-        &gpu(true),
-        Kind::F32,
-        &model.config,
-        groups(Matrix::Muon(Muon {
-            coefficients: Coefficients::PolarExpress,
-            newton_schulz_steps: 9,
-            ..Muon::default()
-        })),
-        RULES,
-        [&weights, &weights],
-    );
-    assert!(error.unwrap_err().to_string().contains("newton_schulz_steps"));
 }

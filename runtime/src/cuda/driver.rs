@@ -145,6 +145,11 @@ impl Driver {
         unsafe { ctx::set_current(self.context) }.and_then(|()| f()).map_err(|e| self.failed(what, e))
     }
 
+    /// Bytes of memory that are taken.
+    pub(super) fn taken(&self) -> Result<usize> {
+        self.with("asking for memory", || result::mem_get_info().map(|(free, total)| total - free))
+    }
+
     /// Memory with anything in it.
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
         // SAFETY: nothing is read before it was written, which the interpreter sees to.

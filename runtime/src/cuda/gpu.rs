@@ -129,6 +129,19 @@ impl Gpu {
         self.driver.facts()
     }
 
+    /// Bytes of its memory that are taken, by this program and others.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn taken(&self) -> Result<usize> {
+        self.driver.taken()
+    }
+
+    /// Whether products are cuBLASLt's.
+    pub fn has_library(&self) -> bool {
+        self.blas.is_some()
+    }
+
     /// How it is used.
     pub fn settings(&self) -> Settings {
         self.settings

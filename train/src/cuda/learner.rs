@@ -112,8 +112,8 @@ impl Learner {
     /// # Errors
     /// An empty batch, a token outside the vocabulary, and what the driver says.
     pub fn step(&mut self, batch: &Sequences, recurrence: bool, now: Now) -> Result<Outcome> {
-        self.run(batch, recurrence)?;
-        self.update.step(&self.gpu, &self.layout, &self.tensors, self.rules, now)?;
+        self.pass(batch, recurrence)?;
+        self.update(now)?;
         self.outcome(batch)
     }
 
@@ -122,9 +122,22 @@ impl Learner {
     /// # Errors
     /// As [`Learner::step`].
     pub fn gradients(&mut self, batch: &Sequences, recurrence: bool) -> Result<(f64, Params)> {
-        self.run(batch, recurrence)?;
+        self.pass(batch, recurrence)?;
         let loss = self.outcome(batch)?.loss;
         Ok((loss, self.layout.scatter(&self.gpu.read(&self.tensors.gradients)?)))
+    }
+
+    /// Queues the update by the gradients there are, which is the second part of a step.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn update(&mut self, now: Now) -> Result<()> {
+        self.update.step(&self.gpu, &self.layout, &self.tensors, self.rules, now)
+    }
+
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 
     fn outcome(&self, batch: &Sequences) -> Result<Outcome> {
@@ -132,8 +145,11 @@ impl Learner {
         Ok(Outcome { loss: sum / batch.targets.len() as f64, grad_norm: self.update.grad_norm(&self.gpu)? })
     }
 
-    /// Gradients of the mean loss of a batch, and the sum of its losses.
-    fn run(&mut self, batch: &Sequences, recurrence: bool) -> Result<()> {
+    /// Queues the gradients of the mean loss of a batch, which is the first part of a step.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub fn pass(&mut self, batch: &Sequences, recurrence: bool) -> Result<()> {
         if batch.inputs.is_empty() {
             return Err(Error::EmptyBatch);
         }

@@ -1,0 +1,6 @@
+//! The runtime's checks.
+
+#[path = "../../runtime/tests/cuda/gradients.rs"]
+pub(crate) mod gradients;
+#[path = "../../runtime/tests/cuda/suite.rs"]
+pub(crate) mod suite;
