@@ -106,6 +106,7 @@ const ONCE: &[Test] = &[
     ("sample::as_the_host_does", samples::as_the_host_does),
     ("device::passes_its_self_check", |_| now(device::present(Device::Wgpu(Some(0)))).unwrap()),
     ("device::software_is_never_taken_unasked", engines::never_unasked),
+    ("device::one_that_fails_its_self_check_is_passed_over", engines::fails_its_self_check),
     ("engine::does_what_the_cpu_does", engines::does_what_the_cpu_does),
     ("engine::goes_on_on_the_cpu_when_the_gpu_is_lost", engines::lost),
 ];
