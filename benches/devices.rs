@@ -1,10 +1,10 @@
 //! Reading and writing text on each device: tokens, bytes and arithmetic per second beside the device's measured peaks.
 //!
-//! `cargo bench --bench devices [-- record]`. The model has random int8 weights and the shape of the reference model of
-//! the other benches, or with `record` that of the record (34 M parameters). Before anything is timed the same calls, on
-//! the same machine and weights, must answer what the plain interpreter does: both prompts, steps after them, and the
-//! choice of a token. The peak of arithmetic of several threads is that of one times their number. Bytes are those of the
-//! weights a token reads.
+//! `cargo bench --bench devices [-- [record] [cpu]]`, with `cpu` on the CPU only. The model has random int8 weights and the
+//! shape of the reference model of the other benches, or with `record` that of the record (34 M parameters). Before anything
+//! is timed the same calls, on the same machine and weights, must answer what the plain interpreter does: both prompts,
+//! steps after them, and the choice of a token. The peak of arithmetic of several threads is that of one times their number.
+//! Bytes are those of the weights a token reads.
 
 mod machine;
 
@@ -32,7 +32,7 @@ const SHORT: usize = 2;
 const WRITTEN: usize = 32;
 
 fn main() {
-    let record = std::env::args().any(|a| a == "record");
+    let [record, cpu] = ["record", "cpu"].map(|wanted| std::env::args().any(|a| a == wanted));
     let model = random_model(if record { ModelConfig::record() } else { shape() });
     let weights = matmul_parameters(&model.config, true) as f64;
     println!("{weights} bytes of matrices a token");
@@ -45,7 +45,8 @@ fn main() {
         let peaks = (threads as f64 * gemm_peak(SECONDS), read_peak(SECONDS, threads));
         measure(&format!("cpu, {threads} threads"), &model.config, &loaded, &mut cpu, &answers, peaks);
     }
-    for (index, adapter) in now(adapters()).iter().enumerate() {
+    let gpus = if cpu { Vec::new() } else { now(adapters()) };
+    for (index, adapter) in gpus.iter().enumerate() {
         let facts = adapter.facts();
         let mut gpu = now(Wgpu::new(adapter)).expect("a device");
         let loaded = gpu.load(&model).expect("room for the model");
