@@ -1,20 +1,23 @@
 //! Reading and writing text on each device: tokens, bytes and arithmetic per second beside the device's measured peaks.
 //!
-//! `cargo bench --bench devices [-- record]`. The model has random int8 weights and the shape of the reference model of
-//! the other benches, or with `record` that of the record (34 M parameters). The answer is checked against the plain
-//! interpreter before anything is timed. The peak of arithmetic of several threads is that of one times their number. Bytes are those of the weights a token reads.
+//! `cargo bench --bench devices [-- [record] [cpu]]`, with `cpu` on the CPU only. The model has random int8 weights and the
+//! shape of the reference model of the other benches, or with `record` that of the record (34 M parameters). Before anything
+//! is timed the same calls, on the same machine and weights, must answer what the plain interpreter does: both prompts,
+//! steps after them, and the choice of a token. The peak of arithmetic of several threads is that of one times their number.
+//! Bytes are those of the weights a token reads.
 
 mod machine;
 
 use std::time::Instant;
 
 use half::f16;
+use machine::answer::Answer;
 use machine::{gemm_peak, read_peak, shape};
 use sixpack_formats::{Model, ModelConfig, QuantizedMatrix, TensorData};
 use sixpack_runtime::count::matmul_parameters;
-use sixpack_runtime::cpu::{Fast, Reference};
+use sixpack_runtime::cpu::Fast;
 use sixpack_runtime::wgpu::{Wgpu, adapters};
-use sixpack_runtime::{Batch, Count, Error, Pass, Remember, Sampler, Sampling, Session, Weights, forward, model, now};
+use sixpack_runtime::{Count, Error, Pass, Remember, Sampler, Sampling, Session, Weights, now};
 
 /// Time for each measurement.
 const SECONDS: f64 = 1.0;
@@ -29,25 +32,27 @@ const SHORT: usize = 2;
 const WRITTEN: usize = 32;
 
 fn main() {
-    let record = std::env::args().any(|a| a == "record");
+    let [record, cpu] = ["record", "cpu"].map(|wanted| std::env::args().any(|a| a == wanted));
     let model = random_model(if record { ModelConfig::record() } else { shape() });
     let weights = matmul_parameters(&model.config, true) as f64;
     println!("{weights} bytes of matrices a token");
-    let expected = losses(&model.config, &Reference::new().load(&model), &mut Reference::new());
+    let ids = tokens(&model.config, PROMPT + WRITTEN);
+    let answers = [SHORT, PROMPT].map(|prompt| Answer::new(&model, &ids, prompt, prompt + WRITTEN + 1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for threads in [1, cores].into_iter().take(cores.min(2)) {
         let mut cpu = Fast::new(threads).expect("threads");
         let loaded = cpu.load(&model);
         let peaks = (threads as f64 * gemm_peak(SECONDS), read_peak(SECONDS, threads));
-        measure(&format!("cpu, {threads} threads"), &model.config, &loaded, &mut cpu, &expected, peaks);
+        measure(&format!("cpu, {threads} threads"), &model.config, &loaded, &mut cpu, &answers, peaks);
     }
-    for (index, adapter) in now(adapters()).iter().enumerate() {
+    let gpus = if cpu { Vec::new() } else { now(adapters()) };
+    for (index, adapter) in gpus.iter().enumerate() {
         let facts = adapter.facts();
         let mut gpu = now(Wgpu::new(adapter)).expect("a device");
         let loaded = gpu.load(&model).expect("room for the model");
         let peak = now(gpu.peak()).expect("a working device");
         let name = format!("wgpu:{index}, {} ({}, {})", facts.name, facts.kind, facts.driver);
-        measure(&name, &model.config, &loaded, &mut gpu, &expected, (peak.gflops, peak.gigabytes));
+        measure(&name, &model.config, &loaded, &mut gpu, &answers, (peak.gflops, peak.gigabytes));
     }
 }
 
@@ -57,13 +62,12 @@ fn measure<O: Remember<Error = Error>>(
     config: &ModelConfig,
     weights: &Weights<O::Weight>,
     ops: &mut O,
-    expected: &[f32],
+    answers: &[Answer],
     (gflops, gigabytes): (f64, f64),
 ) {
-    let found = losses(config, weights, ops);
-    let worst = expected.iter().zip(&found).map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
-    assert!(worst < 1e-3, "{name} is off by {worst} nats");
-    println!("{name}: off by {worst:.0e} nats at most; peaks {gflops:.1} GFLOP/s, {gigabytes:.1} GB/s");
+    let worst = answers.iter().map(|answer| answer.difference(config, weights, ops)).fold(0.0, f32::max);
+    assert!(worst < 1e-3, "{name} is off by {worst} in a logit or a nat");
+    println!("{name}: off by {worst:.0e} at most; peaks {gflops:.1} GFLOP/s, {gigabytes:.1} GB/s");
     let (read, written) = session(config, weights, ops, PROMPT);
     let flops = Count::forward(config, 1, PROMPT, Pass::FULL).total().flops as f64 / PROMPT as f64;
     let arithmetic = read * flops / 1e9;
@@ -100,14 +104,6 @@ fn session<O: Remember<Error = Error>>(
         }
     }
     (prompt as f64 / read, 1.0 / written)
-}
-
-/// What each of a few tokens costs.
-fn losses<O: Remember<Error = Error>>(config: &ModelConfig, weights: &Weights<O::Weight>, ops: &mut O) -> Vec<f32> {
-    let ids = tokens(config, 24);
-    let h = forward(config, weights, ops, &Batch::new(&ids, 1), Pass::FULL).expect("tokens of the vocabulary");
-    let nll = model::nll(config, weights, ops, &h, &ids).expect("tokens of the vocabulary");
-    now(ops.read(&nll)).expect("values")
 }
 
 fn tokens(config: &ModelConfig, n: usize) -> Vec<u32> {

@@ -34,6 +34,8 @@ pub(crate) enum Verb {
     /// Train a model from token shards
     Train(Train),
     /// Quantise and pack a checkpoint, then score what was packed
+    ///
+    /// What was packed is scored on --device; calibration and sensitivity run on the CPU.
     Compress(Compress),
     /// Bytes against bits per byte over checkpoints, schemes, codecs and sizes: CSV, JSON and a picture
     Sweep(Sweep),
@@ -315,6 +317,9 @@ pub(crate) struct Sensitivity {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+    /// What runs the model and takes gradients through it, which only the CPU does: auto or cpu
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Auto)]
+    pub(crate) device: Device,
     #[command(flatten)]
     pub(crate) machine: Machine,
 }

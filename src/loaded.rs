@@ -7,6 +7,9 @@ use rayon::prelude::*;
 use sixpack_formats::artifact::{Artifact, Job, Ledger, Provenance};
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Digest, Model, Score, checkpoint};
+use sixpack_runtime::{Engine, now};
+
+use crate::args::On;
 
 /// A model from disk.
 pub(crate) struct Loaded {
@@ -44,6 +47,15 @@ pub(crate) fn open(path: &Path) -> Result<Loaded> {
         bail!("{}: expected a tokenizer of {} pieces, found {found}", path.display(), model.config.vocab_size);
     }
     Ok(Loaded { model, tokenizer, packed })
+}
+
+/// A model where it is to run. A GPU that `auto` passed over for another reason than its speed is told in one line.
+pub(crate) fn engine(model: &Model, on: On) -> Result<Engine> {
+    let engine = now(Engine::open(model, on.device, on.threads))?;
+    if let Some(choice) = engine.choice().filter(|choice| !choice.passed_over.is_empty()) {
+        eprintln!("sixpack: on the {}: {choice}", choice.device);
+    }
+    Ok(engine)
 }
 
 /// Runs independent jobs on all cores.

@@ -53,6 +53,7 @@ fn the_file_lies_beside_the_weights_and_names_them() {
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!((&json["tokens"], &json["checkpoint"]), (&64.into(), &read.checkpoint.to_string().into()));
     assert_eq!(std::fs::read(sensitivity::path(&model)).unwrap(), first, "threads change nothing");
+    run("1", &["--tokens", "64", "--device", "cpu"]);
 }
 
 #[test]
@@ -67,5 +68,11 @@ fn validation_data_and_other_mistakes_are_refused() {
     refused("model", "val_000000.bin", 1, "refused as training data");
     refused("none", "train_000000.bin", 2, "expected a checkpoint folder");
     refused("model", "none.bin", 1, "none.bin");
+    for device in ["wgpu", "cuda:1"] {
+        let mut command = sixpack();
+        command.arg("sensitivity").arg(folder.path().join("model")).arg("--data").arg(folder.path().join("none.bin"));
+        let failed = command.args(["--device", device]).assert().code(1);
+        failed.stderr(contains(format!("no device `{device}`: gradients are taken on the CPU only")));
+    }
     assert!(!sensitivity::path(folder.path().join("model")).exists());
 }

@@ -1,4 +1,7 @@
-//! What the benches of models share: the model's shape and the peak of the machine.
+//! What the benches of models share: the model's shape, the answer that is checked, and the peak of the machine.
+
+#[allow(dead_code, reason = "training checks itself in its tests")]
+pub(crate) mod answer;
 
 use std::time::Instant;
 

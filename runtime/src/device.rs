@@ -1,11 +1,13 @@
 //! What a model runs on: as it is said on the command line, and how it is chosen.
 //!
-//! `auto` takes what decodes the model fastest: the CPU, or a GPU that agrees with the CPU on a small model. A GPU that
-//! is passed over for another reason than its speed, or is lost later, is told in one line on standard error. A program
-//! that plays a GPU on the CPU is never taken unasked.
+//! `auto` takes what decodes the model fastest: the CPU, or a GPU that agrees with the CPU on a small model. What it
+//! took, why, and which GPUs it passed over for another reason than their speed, is a [`Choice`] for who asked. A GPU
+//! that is lost later is told in one line on standard error. A program that plays a GPU on the CPU is never taken
+//! unasked.
 
 mod check;
 mod choose;
+mod decide;
 mod made_up;
 mod probe;
 mod survey;
@@ -13,8 +15,9 @@ mod survey;
 use std::fmt;
 use std::str::FromStr;
 
-pub use choose::present;
+pub use choose::{Demands, present};
 pub(crate) use choose::{Opened, open};
+pub use decide::{Choice, PassedOver, Why};
 pub use survey::{Adapter, Survey, survey};
 
 use crate::Error;

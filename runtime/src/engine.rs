@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sixpack_formats::{Model, ModelConfig};
 
 use crate::cpu::{self, Fast};
-use crate::device::{self, Device, Opened};
+use crate::device::{self, Choice, Demands, Device, Opened};
 use crate::generate::{self, Limits, Listener};
 use crate::metric::{self, Evaluation};
 use crate::once::Once;
@@ -23,6 +23,7 @@ pub struct Engine {
     config: Arc<ModelConfig>,
     machine: Machine,
     device: Device,
+    choice: Option<Choice>,
     /// What to go on with when a GPU that nobody asked for is lost.
     spare: Option<Spare>,
 }
@@ -59,14 +60,23 @@ impl Engine {
     /// No threads, or more than the system gives; a device that was asked for and is not there, computes something
     /// else than the CPU, or has no room for the model.
     pub async fn open(model: &Model, device: Device, threads: usize) -> Result<Self> {
-        let (machine, device, spare) = match device::open(model, device, threads).await? {
+        Self::open_with(model, device, threads, &Demands::default()).await
+    }
+
+    /// As [`Engine::open`] with other demands on GPUs.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn open_with(model: &Model, device: Device, threads: usize, demands: &Demands) -> Result<Self> {
+        let (opened, choice) = device::open(model, device, threads, demands).await?;
+        let (machine, device, spare) = match opened {
             Opened::Cpu(ops, weights) => (Machine::Cpu { ops, weights }, Device::Cpu, None),
             Opened::Wgpu(index, ops, weights, spare) => {
                 let spare = spare.map(|weights| Spare { threads, weights });
                 (Machine::Wgpu { ops, weights }, Device::Wgpu(Some(index)), spare)
             }
         };
-        Ok(Self { config: Arc::new(model.config.clone()), machine, device, spare })
+        Ok(Self { config: Arc::new(model.config.clone()), machine, device, choice, spare })
     }
 
     /// `model` on `threads` threads of the CPU.
@@ -77,7 +87,7 @@ impl Engine {
         let ops = Fast::new(threads)?;
         let weights = Arc::new(ops.load(model));
         let machine = Machine::Cpu { ops, weights };
-        Ok(Self { config: Arc::new(model.config.clone()), machine, device: Device::Cpu, spare: None })
+        Ok(Self { config: Arc::new(model.config.clone()), machine, device: Device::Cpu, choice: None, spare: None })
     }
 
     /// `model` on an open GPU, which is number `index` of its kind. With `spare` it goes on on so many threads of the
@@ -92,6 +102,7 @@ impl Engine {
             config: Arc::new(model.config.clone()),
             machine: Machine::Wgpu { ops: Box::new(gpu), weights },
             device: Device::Wgpu(Some(index)),
+            choice: None,
             spare: spare.map(|threads| Spare { threads, weights: on_cpu() }),
         })
     }
@@ -107,12 +118,17 @@ impl Engine {
             Machine::Wgpu { ops, weights } => Machine::Wgpu { ops: Box::new(ops.fork()), weights: Arc::clone(weights) },
         };
         let spare = self.spare.clone().map(|spare| Spare { threads, ..spare });
-        Ok(Self { config: Arc::clone(&self.config), machine, device: self.device, spare })
+        Ok(Self { config: Arc::clone(&self.config), machine, device: self.device, choice: self.choice.clone(), spare })
     }
 
     /// What the model is.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// What `auto` chose when it was opened, and why; nothing where a device was asked for.
+    pub fn choice(&self) -> Option<&Choice> {
+        self.choice.as_ref()
     }
 
     /// What it runs on now.

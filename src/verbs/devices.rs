@@ -34,7 +34,7 @@ struct Report<'a> {
     adapters: Vec<Gpu<'a>>,
     cuda: Cuda<'a>,
     auto: String,
-    why: &'a str,
+    why: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -90,8 +90,8 @@ impl<'a> Report<'a> {
             cpu: Cpu { threads: survey.threads, tokens_per_second: survey.cpu },
             adapters: survey.adapters.iter().map(Gpu::new).collect(),
             cuda: Cuda { found: libraries.found.iter().map(found).collect(), missing: missing.collect() },
-            auto: survey.choice.to_string(),
-            why: &survey.why,
+            auto: survey.choice.device.to_string(),
+            why: survey.choice.to_string(),
         }
     }
 }
@@ -132,7 +132,7 @@ fn lines(survey: &Survey, libraries: &Libraries) -> String {
     let table = render(&["device", "what", "driver", "self-check", "tokens/s"], &rows);
     let limits: String = survey.adapters.iter().map(limits).collect();
     let cuda = cuda(libraries);
-    format!("{table}{limits}{cuda}auto takes {}: {}\n", survey.choice, survey.why)
+    format!("{table}{limits}{cuda}auto takes {}: {}\n", survey.choice.device, survey.choice)
 }
 
 /// What of CUDA was found where, and what is missing.

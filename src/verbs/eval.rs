@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use sixpack_formats::Score;
 use sixpack_runtime::metric::{self, Evaluation};
-use sixpack_runtime::{Device, Engine, now};
+use sixpack_runtime::{Device, now};
 
 use crate::args::{self, On, Windows};
 use crate::data::{self, Tokens};
@@ -45,7 +45,7 @@ pub(crate) struct Scored {
 /// Scores a model on tokens with the windows asked for.
 pub(crate) fn score(loaded: &Loaded, text: &Tokens, windows: &Windows, on: On) -> Result<Scored> {
     let mut options = options(windows, loaded.model.config.eval_seq_len)?;
-    let mut engine = now(Engine::open(&loaded.model, on.device, on.threads))?;
+    let mut engine = loaded::engine(&loaded.model, on)?;
     if engine.device() != Device::Cpu {
         options.batch = (GPU_BATCH_TOKENS / options.seq_len).max(1);
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_runtime::generate::Limits;
-use sixpack_runtime::{Engine, Sampler, Sampling, TextStream, now};
+use sixpack_runtime::{Sampler, Sampling, TextStream, now};
 
 use crate::args::{self, On};
 use crate::loaded::{self, Loaded};
@@ -81,7 +81,7 @@ pub(crate) fn speak(
     let tokenizer =
         loaded.tokenizer.as_ref().context("this model has no tokenizer, so it cannot read or write text")?;
     let config = &loaded.model.config;
-    let mut engine = now(Engine::open(&loaded.model, on.device, on.threads))?;
+    let mut engine = loaded::engine(&loaded.model, on)?;
     let mut ids: Vec<u32> = tokenizer.bos_id().into_iter().collect();
     ids.extend(tokenizer.encode(prompt));
     let stop: Vec<u32> = [tokenizer.bos_id(), tokenizer.eos_id()].into_iter().flatten().collect();

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use sixpack_formats::sensitivity::{self, Sensitivity};
 use sixpack_formats::{Digest, TensorId};
+use sixpack_runtime::{Device, Error};
 use sixpack_train::sensitivity::{Text, measure};
 
 use crate::args;
@@ -27,6 +28,11 @@ pub(crate) fn run(args: &args::Sensitivity) -> Result<()> {
     if !args.checkpoint.is_dir() {
         let found = args.checkpoint.display();
         return Err(misuse(format!("CKPT: expected a checkpoint folder, found {found}")));
+    }
+    // Nobody who asks for a GPU waits for a CPU unawares.
+    if !matches!(args.device, Device::Auto | Device::Cpu) {
+        let reason = "gradients are taken on the CPU only".into();
+        return Err(Error::NoDevice { wanted: args.device.to_string(), reason }.into());
     }
     let loaded = loaded::open(&args.checkpoint)?;
     let tokens = data::for_calibration(&args.data, &loaded, usize::MAX)?;

@@ -27,7 +27,7 @@ pub(crate) struct About<'a> {
 }
 
 impl<'a> About<'a> {
-    pub(crate) fn new(artifact: &'a Artifact, opened: &Opened) -> Self {
+    pub(crate) fn new(artifact: &'a Artifact, opened: &'a Opened) -> Self {
         let config = &artifact.model.config;
         Self {
             bytes: artifact.model.bytes,
@@ -39,7 +39,7 @@ impl<'a> About<'a> {
             vocabulary: config.vocab_size,
             context: config.train_seq_len,
             tool: &artifact.provenance.tool,
-            why: opened.why,
+            why: opened.why.as_deref(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use sixpack_formats::Model;
 use sixpack_runtime::device::Device;
-use sixpack_runtime::wgpu::adapters;
 use sixpack_runtime::{Engine, Error};
 
 use crate::failure::Failure;
@@ -11,7 +10,7 @@ use crate::failure::Failure;
 pub(crate) struct Opened {
     pub(crate) engine: Engine,
     /// Why this machine, where nobody asked for it.
-    pub(crate) why: Option<&'static str>,
+    pub(crate) why: Option<String>,
 }
 
 /// Loads `model` into what is `wanted`: `cpu`, `webgpu`, or else the faster one.
@@ -25,12 +24,7 @@ pub(crate) async fn open(model: &Model, wanted: &str) -> Result<Opened, Failure>
         (Device::Wgpu(_), error @ (Error::NoDevice { .. } | Error::SelfCheck { .. })) => Failure::NoGpu(error),
         (_, error) => Failure::Machine(error),
     })?;
-    let why = match device {
-        Device::Auto if name(&engine) == "webgpu" => Some("faster than the processor in a short trial"),
-        Device::Auto if adapters().await.is_empty() => Some("this browser offers no WebGPU"),
-        Device::Auto => Some("no GPU is faster for a model of this size"),
-        _ => None,
-    };
+    let why = engine.choice().map(ToString::to_string);
     Ok(Opened { engine, why })
 }
 

@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::{Error, Pass, Result, Sampler, Sampling, Weights, cpu, forward, model};
 
 /// Largest difference of a logit that rounding explains.
-const TOLERANCE: f32 = 1e-3;
+pub(super) const TOLERANCE: f32 = 1e-3;
 
 /// Tokens of the check; more than once over the vocabulary's size apart.
 const TOKENS: [u32; 21] = [3, 1, 41, 5, 9, 26, 53, 58, 9, 7, 9, 32, 38, 46, 2, 64, 33, 8, 0, 66, 27];
@@ -17,9 +17,10 @@ const TOKENS: [u32; 21] = [3, 1, 41, 5, 9, 26, 53, 58, 9, 7, 9, 32, 38, 46, 2, 6
 /// plain interpreter. `bring` takes parameters to the machine.
 ///
 /// # Errors
-/// Those of the machine, and [`Error::SelfCheck`] where it differs by more than rounding.
+/// Those of the machine, and [`Error::SelfCheck`] where it differs by more than `tolerance`.
 pub(super) async fn check<O>(
     ops: &mut O,
+    tolerance: f32,
     bring: impl Fn(&mut O, &ModelConfig, &Weights<cpu::Weight>) -> Result<Weights<O::Weight>>,
 ) -> Result<f32>
 where
@@ -49,7 +50,7 @@ where
         }
     }
     // Not a number is not within either.
-    if worst <= TOLERANCE {
+    if worst <= tolerance {
         return Ok(worst);
     }
     Err(Error::SelfCheck { found: format!("logits that differ by {worst}") })
@@ -79,8 +80,10 @@ mod tests {
 
     #[test]
     fn the_fast_interpreter_passes() {
-        let worst = now(check(&mut Fast::new(1).unwrap(), |_, _, w| Ok(w.clone()))).unwrap();
+        let worst = now(check(&mut Fast::new(1).unwrap(), TOLERANCE, |_, _, w| Ok(w.clone()))).unwrap();
         assert!(worst > 0.0 && worst < 1e-4, "{worst}");
+        let error = now(check(&mut Fast::new(1).unwrap(), worst / 2.0, |_, _, w| Ok(w.clone()))).unwrap_err();
+        assert!(matches!(error, Error::SelfCheck { .. }), "{error}");
     }
 
     #[test]
@@ -94,7 +97,7 @@ mod tests {
             }
             dense => dense.clone(),
         };
-        let error = now(check(&mut Fast::new(1).unwrap(), |_, _, w| Ok(w.map(spoilt)))).unwrap_err();
+        let error = now(check(&mut Fast::new(1).unwrap(), TOLERANCE, |_, _, w| Ok(w.map(spoilt)))).unwrap_err();
         assert!(matches!(error, Error::SelfCheck { .. }), "{error}");
         let not_numbers = |w: &Weight| match w {
             Weight::Int8(w) => {
@@ -103,6 +106,6 @@ mod tests {
             }
             dense => dense.clone(),
         };
-        assert!(now(check(&mut Fast::new(1).unwrap(), |_, _, w| Ok(w.map(not_numbers)))).is_err());
+        assert!(now(check(&mut Fast::new(1).unwrap(), TOLERANCE, |_, _, w| Ok(w.map(not_numbers)))).is_err());
     }
 }

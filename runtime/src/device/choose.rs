@@ -4,13 +4,36 @@ use std::sync::Arc;
 
 use sixpack_formats::{Model, ModelConfig};
 
-use super::{Device, check, notice, probe};
+use super::decide::{Choice, Tried, Why, decide};
+use super::{Device, check, probe};
 use crate::cpu::{self, Fast};
 use crate::wgpu::{self, Wgpu, adapters};
 use crate::{Error, Result, Weights, count};
 
-/// Below so many multiplications a token a GPU cannot win: starting its kernels takes longer than the CPU does.
-const TOO_FEW: u64 = 4_000_000;
+/// What is asked of a GPU before a model is given to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demands {
+    /// Largest difference of a logit from the CPU's on a small model.
+    pub tolerance: f32,
+    /// `auto` takes no GPU for a model of fewer multiplications a token: starting its kernels takes longer than the
+    /// CPU does.
+    pub multiplications: u64,
+    /// `auto` takes no program that plays a GPU on the CPU.
+    pub hardware: bool,
+}
+
+impl Default for Demands {
+    fn default() -> Self {
+        Self { tolerance: check::TOLERANCE, multiplications: 4_000_000, hardware: true }
+    }
+}
+
+impl Demands {
+    /// Whether no GPU is worth a look.
+    pub(super) fn is_small(&self, config: &ModelConfig) -> bool {
+        count::matmul_parameters(config, true) < self.multiplications
+    }
+}
 
 /// A machine with a model in it.
 pub(crate) enum Opened {
@@ -20,21 +43,30 @@ pub(crate) enum Opened {
     Wgpu(usize, Box<Wgpu>, Arc<Weights<wgpu::Weight>>, Option<Arc<Weights<cpu::Weight>>>),
 }
 
-/// Opens `device` and loads `model`.
+/// Opens `device` and loads `model`; with what was chosen, where that was left open.
 ///
 /// # Errors
 /// No threads, or a device that was asked for and is not there, differs from the CPU, or cannot hold the model.
-pub(crate) async fn open(model: &Model, device: Device, threads: usize) -> Result<Opened> {
+pub(crate) async fn open(
+    model: &Model,
+    device: Device,
+    threads: usize,
+    demands: &Demands,
+) -> Result<(Opened, Option<Choice>)> {
     match device {
-        Device::Auto => auto(model, threads).await,
-        Device::Cpu => on_cpu(model, threads),
+        Device::Auto => auto(model, threads, demands).await.map(|(opened, choice)| (opened, Some(choice))),
+        Device::Cpu => {
+            let ops = Fast::new(threads)?;
+            let weights = Arc::new(ops.load(model));
+            Ok((Opened::Cpu(ops, weights), None))
+        }
         Device::Wgpu(wanted) => {
             let adapters = adapters().await;
             let index = pick(&adapters, wanted)?;
-            let mut gpu = ready(&adapters[index]).await?;
+            let mut gpu = ready(&adapters[index], demands.tolerance).await?;
             let weights = gpu.load(model)?;
             gpu.settle().await?;
-            Ok(Opened::Wgpu(index, Box::new(gpu), Arc::new(weights), None))
+            Ok((Opened::Wgpu(index, Box::new(gpu), Arc::new(weights), None), None))
         }
         Device::Cuda(_) => Err(no_cuda(device)),
     }
@@ -49,7 +81,7 @@ pub async fn present(device: Device) -> Result<()> {
         Device::Auto | Device::Cpu => Ok(()),
         Device::Wgpu(wanted) => {
             let adapters = adapters().await;
-            ready(&adapters[pick(&adapters, wanted)?]).await.map(drop)
+            ready(&adapters[pick(&adapters, wanted)?], check::TOLERANCE).await.map(drop)
         }
         Device::Cuda(_) => Err(no_cuda(device)),
     }
@@ -63,12 +95,6 @@ fn no_cuda(device: Device) -> Error {
     let missing: Option<String> = None;
     let reason = missing.unwrap_or_else(|| "this version has no CUDA machine yet".into());
     Error::NoDevice { wanted: device.to_string(), reason }
-}
-
-fn on_cpu(model: &Model, threads: usize) -> Result<Opened> {
-    let ops = Fast::new(threads)?;
-    let weights = Arc::new(ops.load(model));
-    Ok(Opened::Cpu(ops, weights))
 }
 
 /// The number of the GPU that is meant.
@@ -87,87 +113,49 @@ fn pick(adapters: &[wgpu::Adapter], wanted: Option<usize>) -> Result<usize> {
 }
 
 /// An interpreter on a GPU that computes what the CPU does.
-pub(super) async fn ready(adapter: &wgpu::Adapter) -> Result<Wgpu> {
+async fn ready(adapter: &wgpu::Adapter, tolerance: f32) -> Result<Wgpu> {
     let mut gpu = Wgpu::new(adapter).await?;
-    check::check(&mut gpu, |gpu, config, w| gpu.copy(config, w)).await?;
+    check::check(&mut gpu, tolerance, |gpu, config, w| gpu.copy(config, w)).await?;
     Ok(gpu)
 }
 
-async fn auto(model: &Model, threads: usize) -> Result<Opened> {
+async fn auto(model: &Model, threads: usize, demands: &Demands) -> Result<(Opened, Choice)> {
     let mut ops = Fast::new(threads)?;
     let weights = Arc::new(ops.load(model));
-    if is_small(&model.config) {
-        return Ok(Opened::Cpu(ops, weights));
+    let small = demands.is_small(&model.config);
+    // A browser says at once that it has none; elsewhere drivers take longer to start than a small model to run.
+    let look = !small || cfg!(target_family = "wasm");
+    let adapters = if look { adapters().await } else { Vec::new() };
+    if small && !(look && adapters.is_empty()) {
+        let choice = Choice { device: Device::Cpu, why: Why::Small, passed_over: Vec::new() };
+        return Ok((Opened::Cpu(ops, weights), choice));
     }
-    let adapters = adapters().await;
-    let real = adapters.iter().enumerate().filter(|(_, adapter)| !adapter.is_software());
-    let gpus = real.map(|(index, adapter)| (adapter.name(), timed(model, index, adapter)));
-    let best = fastest(gpus, probe::speed(&model.config, &weights, &mut ops)).await?;
-    Ok(match best {
-        Some((index, gpu, on_gpu)) => Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(weights)),
-        None => Opened::Cpu(ops, weights),
-    })
-}
-
-/// The fastest of the GPUs that can be had, if the CPU is slower, whose speed is asked only if there is one.
-async fn fastest<G>(
-    gpus: impl IntoIterator<Item = (String, impl Future<Output = Result<(f64, G)>>)>,
-    cpu: impl Future<Output = Result<f64>>,
-) -> Result<Option<G>> {
-    let mut best = None;
-    for (name, timed) in gpus {
-        match timed.await {
-            Ok((speed, gpu)) if best.as_ref().is_none_or(|(most, _)| speed > *most) => best = Some((speed, gpu)),
-            Ok(_) => {}
-            Err(error) => notice(&format!("passing over the GPU `{name}`: {error}")),
+    let (mut tried, mut best) = (Vec::new(), None);
+    for (index, adapter) in adapters.iter().enumerate() {
+        if demands.hardware && adapter.is_software() {
+            tried.push(Tried::Software);
+            continue;
         }
+        let timed = timed(model, adapter, demands.tolerance).await;
+        let speed = timed.as_ref().map(|(speed, ..)| *speed).map_err(ToString::to_string);
+        tried.push(Tried::new(Device::Wgpu(Some(index)), adapter.name(), speed));
+        // Only the fastest keeps its memory.
+        best = [best, timed.ok()].into_iter().flatten().reduce(|a, b| if b.0 > a.0 { b } else { a });
     }
-    match best {
-        Some((speed, gpu)) if speed > cpu.await? => Ok(Some(gpu)),
-        _ => Ok(None),
-    }
+    let choice = decide(false, &tried, probe::speed(&model.config, &weights, &mut ops)).await?;
+    let opened = match (choice.device, best) {
+        (Device::Wgpu(Some(index)), Some((_, gpu, on_gpu))) => {
+            Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(weights))
+        }
+        _ => Opened::Cpu(ops, weights),
+    };
+    Ok((opened, choice))
 }
 
-/// Whether no GPU is worth a look.
-pub(super) fn is_small(config: &ModelConfig) -> bool {
-    count::matmul_parameters(config, true) < TOO_FEW
-}
-
-/// A GPU with a model in it: its number, itself and the weights.
-type Loaded = (usize, Wgpu, Weights<wgpu::Weight>);
-
-/// Tokens a second that a GPU decodes, and it.
-async fn timed(model: &Model, index: usize, adapter: &wgpu::Adapter) -> Result<(f64, Loaded)> {
-    let mut gpu = ready(adapter).await?;
+/// Tokens a second that a GPU decodes, and it with the model.
+async fn timed(model: &Model, adapter: &wgpu::Adapter, tolerance: f32) -> Result<(f64, Wgpu, Weights<wgpu::Weight>)> {
+    let mut gpu = ready(adapter, tolerance).await?;
     let weights = gpu.load(model)?;
     let speed = probe::speed(&model.config, &weights, &mut gpu).await?;
-    Ok((speed, (index, gpu, weights)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::ready;
-
-    use super::*;
-    use crate::now;
-
-    #[test]
-    fn a_gpu_is_taken_if_it_is_faster_than_the_cpu() {
-        let take = |gpus: &[(&'static str, Option<f64>)], cpu: f64| {
-            let failed = || Error::SelfCheck { found: "made up".into() };
-            let gpus = gpus
-                .iter()
-                .map(|&(name, speed)| (name.to_owned(), ready(speed.map(|speed| (speed, name)).ok_or_else(failed))));
-            now(fastest(gpus, ready(Ok(cpu)))).unwrap()
-        };
-        let gpus = [("slow", Some(20.0)), ("wrong", None), ("fast", Some(30.0)), ("middling", Some(25.0))];
-        assert_eq!(take(&gpus, 29.0), Some("fast"));
-        assert_eq!(take(&gpus, 30.0), None);
-        assert_eq!(take(&gpus[..2], 1.0), Some("slow"));
-        assert_eq!(take(&gpus[1..2], 1.0), None);
-        // Then nobody asks the CPU.
-        let wrong = ready(Err::<(f64, ()), _>(Error::SelfCheck { found: "made up".into() }));
-        let cpu = async { unreachable!("there is nothing to compare it with") };
-        assert_eq!(now(fastest([("wrong".to_owned(), wrong)], cpu)).unwrap(), None);
-    }
+    Ok((speed, gpu, weights))
 }

@@ -39,6 +39,9 @@ pub struct Facts {
 }
 
 /// All GPUs that can be used through WebGPU, in the system's order; in a browser the one it gives.
+///
+/// On a Linux machine without a display one of Mesa's layers prints `error: XDG_RUNTIME_DIR is invalid`: wgpu asks for
+/// Wayland surfaces and does not let anyone leave them out. `NODEVICE_SELECT=1` in the environment switches the layer off.
 pub async fn adapters() -> Vec<Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let found = if cfg!(target_family = "wasm") {

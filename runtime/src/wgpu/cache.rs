@@ -54,7 +54,7 @@ pub(super) fn room(gpu: &mut Wgpu, pass: usize, more: usize, cols: usize) -> [Ar
         let old = gpu.cache.passes[pass][which].take();
         let needed = (past + more) as u64 * row;
         let kept = match old {
-            Some(old) if old.buffer().size() >= needed => old,
+            Some(old) if old.room() >= needed => old,
             old => {
                 let rows = (past + more).next_power_of_two().max(FIRST);
                 let new = Arc::new(gpu.take(rows as u64 * row));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::kernel::{Kernel, Params};
 use super::machine::Machine;
-use super::pool::Pool;
+use super::pool::{GUARD, Pool, ZONE};
 use crate::Result;
 
 /// Distance of parameters in the uniform buffer, which WebGPU prescribes.
@@ -160,20 +160,28 @@ impl Queue {
     }
 
     /// Sends what was recorded and waits for the first `bytes` of `buffer`.
+    ///
+    /// # Panics
+    /// If something was written behind the values of any guarded buffer since the last call.
     pub(super) async fn read(&mut self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let guarded = Pool::to_check(&self.pool);
+        let all = bytes + ZONE * guarded.len() as u64;
         let staging = match self.staging.take() {
-            Some(staging) if staging.size() >= bytes => staging,
+            Some(staging) if staging.size() >= all => staging,
             _ => self.machine.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("read back"),
-                size: bytes.next_power_of_two(),
+                size: all.next_power_of_two(),
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             }),
         };
         self.copy((buffer, 0), (&staging, 0), bytes);
+        for (zone, at) in guarded.iter().zip((bytes..).step_by(ZONE as usize)) {
+            self.copy((&zone.buffer, zone.room), (&staging, at), ZONE);
+        }
         self.submit();
         self.counts.read += bytes;
-        let slice = staging.slice(..bytes);
+        let slice = staging.slice(..all);
         let (sender, receiver) = futures_channel::oneshot::channel();
         slice.map_async(wgpu::MapMode::Read, move |mapped| {
             // Nobody waits any more if the reader was dropped.
@@ -182,10 +190,15 @@ impl Queue {
         // In a browser this returns at once, and the event loop brings the values.
         self.machine.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.machine.unreadable(&e))?;
         receiver.await.map_err(|e| self.machine.unreadable(&e))?.map_err(|e| self.machine.unreadable(&e))?;
-        let values = slice.get_mapped_range().map_err(|e| self.machine.unreadable(&e))?.to_vec();
+        let mut values = slice.get_mapped_range().map_err(|e| self.machine.unreadable(&e))?.to_vec();
         staging.unmap();
         self.staging = Some(staging);
         self.machine.check()?;
+        for (zone, found) in guarded.iter().zip(values[bytes as usize..].chunks_exact(ZONE as usize)) {
+            let intact = found.chunks_exact(4).all(|word| word == GUARD.to_le_bytes());
+            assert!(intact, "a kernel wrote behind the {} bytes of an activation", zone.room);
+        }
+        values.truncate(bytes as usize);
         Ok(values)
     }
 }

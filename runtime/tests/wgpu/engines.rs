@@ -1,9 +1,10 @@
 //! GPUs as programs use them.
 
 use sixpack_formats::ModelConfig;
+use sixpack_runtime::device::{Demands, Why};
 use sixpack_runtime::generate::Limits;
 use sixpack_runtime::metric::{Options, Text};
-use sixpack_runtime::wgpu::{Settings, Wgpu};
+use sixpack_runtime::wgpu::{Settings, Wgpu, adapters};
 use sixpack_runtime::{Device, Engine, Error, Sampler, Sampling, device, now};
 
 use crate::{golden, open, session};
@@ -16,8 +17,33 @@ pub(crate) fn never_unasked(_: Wgpu) {
     for adapter in &survey.adapters {
         assert!(*adapter.check.as_ref().unwrap() < 1e-4, "{adapter:?}");
         assert!(*adapter.speed.as_ref().unwrap().as_ref().unwrap() > 0.0, "{adapter:?}");
-        assert!(!adapter.facts.software || adapter.device != survey.choice, "{survey:?}");
+        assert!(!adapter.facts.software || adapter.device != survey.choice.device, "{survey:?}");
     }
+}
+
+/// A GPU that differs from the CPU by more than is demanded is no candidate, and who asked for it hears why.
+pub(crate) fn fails_its_self_check(_: Wgpu) {
+    let model = golden::model("tiny");
+    let demands = Demands { multiplications: 0, hardware: false, ..Demands::default() };
+    let strict = Demands { tolerance: 0.0, ..demands };
+    let engine = now(Engine::open_with(&model, Device::Auto, 1, &strict)).unwrap();
+    assert_eq!(engine.device(), Device::Cpu);
+    let choice = engine.choice().unwrap();
+    let names: Vec<_> = now(adapters()).iter().map(|a| a.name()).collect();
+    assert_eq!((choice.device, &choice.why), (Device::Cpu, &Why::NonePassed));
+    assert_eq!(choice.passed_over.iter().map(|p| p.name.clone()).collect::<Vec<_>>(), names);
+    let reason = "the self-check failed: it gives logits that differ by ";
+    let line = choice.to_string();
+    assert!(line.contains(&format!("; the GPU `{}` was passed over: {reason}", names[0])) && !line.contains('\n'));
+    let error = now(Engine::open_with(&model, Device::Wgpu(Some(0)), 1, &strict)).unwrap_err();
+    assert!(error.to_string().starts_with(reason), "{error}");
+    // The same one, held to what rounding explains.
+    let engine = now(Engine::open_with(&model, Device::Auto, 1, &demands)).unwrap();
+    let choice = engine.choice().unwrap();
+    let expected = if let Why::Faster { .. } = choice.why { choice.device } else { Device::Cpu };
+    assert!(choice.passed_over.is_empty() && matches!(choice.why, Why::Faster { .. } | Why::Slower { .. }));
+    assert_eq!((engine.device(), choice.device), (expected, expected));
+    assert_eq!(engine.fork(1).unwrap().choice(), Some(choice));
 }
 
 /// Everything a program asks of an engine, on `tiny`.

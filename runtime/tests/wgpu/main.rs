@@ -16,13 +16,14 @@ mod trained;
 mod twins;
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use sixpack_runtime::cpu::{self, Dense, Mat};
 use sixpack_runtime::wgpu::{Settings, Specialisations, Wgpu, adapters};
-use sixpack_runtime::{Device, device, now};
+use sixpack_runtime::{Device, Ops, ReadBack, Remember, Sampler, Sampling, device, now};
 
 /// A GPU for tests, or why there is none.
 type Gpu = Result<Wgpu, String>;
@@ -101,11 +102,13 @@ const ONCE: &[Test] = &[
     ("twins::attention", |gpu| twins::attention(backend(gpu, twins::dense))),
     ("twins::remembered", |gpu| twins::remembered(backend(gpu, twins::dense))),
     ("twins::in_small_bindings", in_small_bindings),
+    ("guard::an_overrun_of_what_nobody_reads_is_found", an_overrun_is_found),
     ("metric::reproduces_the_reference", models::reproduces_the_reference),
     ("decode::in_small_bindings", sessions::in_small_bindings),
     ("sample::as_the_host_does", samples::as_the_host_does),
     ("device::passes_its_self_check", |_| now(device::present(Device::Wgpu(Some(0)))).unwrap()),
     ("device::software_is_never_taken_unasked", engines::never_unasked),
+    ("device::one_that_fails_its_self_check_is_passed_over", engines::fails_its_self_check),
     ("engine::does_what_the_cpu_does", engines::does_what_the_cpu_does),
     ("engine::goes_on_on_the_cpu_when_the_gpu_is_lost", engines::lost),
 ];
@@ -129,6 +132,26 @@ fn backend(ops: Wgpu, weight: fn(&Dense) -> cpu::Weight) -> twins::Backend<Wgpu>
         kept: Mat::clone,
         tolerance: twins::f32_tolerance,
     }
+}
+
+/// Whether the host reads the activation, one made of it, or a later token.
+fn an_overrun_is_found(mut gpu: Wgpu) {
+    let x = gpu.upload(&Mat::zeros(1, 3, 5));
+    let read = |gpu: &mut Wgpu, x| catch_unwind(AssertUnwindSafe(|| now(gpu.read(x)).unwrap()));
+    let half = gpu.average(&x, &x).unwrap();
+    gpu.overrun(&half);
+    let y = gpu.average(&half, &x).unwrap();
+    drop(half);
+    let message = *read(&mut gpu, &y).unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(message, "a kernel wrote behind the 60 bytes of an activation");
+    // That one is gone; of those in use each is looked at each time.
+    assert_eq!(read(&mut gpu, &y).unwrap(), [0.0; 15]);
+    gpu.overrun(&y);
+    let chosen = catch_unwind(AssertUnwindSafe(|| {
+        let logits = gpu.upload(&Mat::zeros(1, 1, 5));
+        now(gpu.sample(&logits, &mut Sampler::new(Sampling::default()).unwrap()))
+    }));
+    assert!(chosen.is_err());
 }
 
 /// Weights, activations and logits larger than a binding may be are split.
