@@ -1,6 +1,8 @@
 //! What the server refuses, whom it waits for, and how it ends.
 
 mod server;
+#[path = "serve_limits/slow.rs"]
+mod slow;
 mod work;
 
 use std::io::{Read, Write};

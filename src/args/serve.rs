@@ -56,6 +56,9 @@ pub(crate) struct Limits {
     /// Seconds that a request may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
     pub(crate) timeout: f64,
+    /// Seconds after which a client that takes nothing of its answer loses its connection
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) stall: f64,
     /// Seconds that running requests have to end after SIGTERM or Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub(crate) grace: f64,

@@ -1,15 +1,17 @@
 //! What every request needs: the model, the limits, the counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use sixpack_formats::tokenizer::Tokenizer;
-use sixpack_runtime::Engine;
+use sixpack_runtime::{Device, Engine, Error};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::admission::Admission;
+use super::error::ApiError;
 use super::metrics::Metrics;
 use crate::args::Limits;
 
@@ -29,7 +31,9 @@ pub(super) struct App {
     /// What is counted.
     pub(super) metrics: Metrics,
     draining: AtomicBool,
-    ending: AtomicBool,
+    ending: watch::Sender<bool>,
+    /// Why nothing can be run any more, if nothing can.
+    failed: OnceLock<String>,
 }
 
 /// A model in `/v1/models`; OpenAI's fields first, then what this server knows more.
@@ -49,15 +53,19 @@ pub(super) struct ModelInfo {
     pub(super) vocab_size: usize,
     /// Number of its weights.
     pub(super) parameters: usize,
+    pub(super) layers: usize,
+    /// Numbers a layer hands to the next, for each token.
+    pub(super) width: usize,
 }
 
 impl App {
     /// A server that has not done anything, computing for `threads` requests at any moment.
     pub(super) fn new(model: ModelInfo, engine: Engine, tokenizer: Tokenizer, limits: Limits, threads: usize) -> Self {
         let metrics = Metrics::new(&model, &engine.device().to_string());
-        let admission = Admission::new(&limits, threads, metrics.waiting.clone(), metrics.running.clone());
-        let (draining, ending) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { model, engine: Mutex::new(engine), tokenizer, limits, admission, metrics, draining, ending }
+        let admission = Admission::new(&limits, threads, &metrics);
+        let (draining, ending) = (AtomicBool::new(false), watch::Sender::new(false));
+        let (engine, failed) = (Mutex::new(engine), OnceLock::new());
+        Self { model, engine, tokenizer, limits, admission, metrics, draining, ending, failed }
     }
 
     /// An engine for one run. On the CPU it computes on the thread that runs it.
@@ -65,12 +73,43 @@ impl App {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).fork(1)
     }
 
-    /// Takes a run's engine back: if it has lost the GPU and gone on on the CPU, so do the next ones.
-    pub(super) fn give_back(&self, run: Engine) {
+    /// What it runs on now.
+    pub(super) fn device(&self) -> Device {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).device()
+    }
+
+    /// Takes a run's engine back, with the error it ended with. If it has lost the GPU and gone on on the CPU, so do the
+    /// next ones; if it has lost the GPU and nothing may take its place, there is no next one.
+    pub(super) fn give_back(&self, run: Engine, error: Option<&Error>) {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         if run.device() != engine.device() {
+            self.metrics.runs_on(&run.device().to_string());
             *engine = run;
+        } else if let Some(error) = error.filter(|error| error.is_of_gpu())
+            && self.failed.set(error.to_string()).is_ok()
+        {
+            self.metrics.failed.set(1);
+            eprintln!("sixpack: {error}; requests are refused until the server is started again");
         }
+    }
+
+    /// Nothing, or why a request cannot be taken.
+    pub(super) fn takes_requests(&self) -> Result<(), ApiError> {
+        match self.failed() {
+            _ if self.is_draining() => Err(ApiError::draining()),
+            Some(reason) => Err(ApiError::machine(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why nothing can be run any more, if nothing can.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// The model, as `/v1/models` tells it.
+    pub(super) fn described(&self) -> Described<'_> {
+        Described { model: &self.model, device: self.device().to_string() }
     }
 
     /// When a request that arrived at `arrived` is too late.
@@ -90,13 +129,28 @@ impl App {
 
     /// From now on requests that run end at their next token.
     pub(super) fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
+        self.ending.send_replace(true);
     }
 
     /// Whether runs end at once.
     pub(super) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
+        *self.ending.borrow()
     }
+
+    /// Until runs end at once.
+    pub(super) async fn ended(&self) {
+        // The sender is part of this server, so it is not gone.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+}
+
+/// A model and where it is.
+#[derive(Debug, Serialize)]
+pub(super) struct Described<'a> {
+    #[serde(flatten)]
+    model: &'a ModelInfo,
+    /// What it runs on now.
+    device: String,
 }
 
 /// Seconds since 1970.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sixpack_runtime::{Engine, now};
+use sixpack_runtime::{Device, Engine, now};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -66,9 +66,13 @@ fn app(args: &args::Serve) -> Result<App> {
         context: model.config.train_seq_len.max(2),
         vocab_size: model.config.vocab_size,
         parameters: model.config.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum(),
+        layers: model.config.num_layers,
+        width: model.config.model_dim,
     };
     let on = args.place.on();
     let engine = now(Engine::open(&model, on.device, on.threads))?;
+    let why = if on.device == Device::Auto { "as the fastest that was found" } else { "as asked" };
+    eprintln!("sixpack: the model runs on the {}, {why}", engine.device());
     Ok(App::new(info, engine, tokenizer, args.limits.clone(), on.threads))
 }
 
@@ -88,27 +92,33 @@ async fn serve(app: &Arc<App>, built: Option<&Built>, address: SocketAddr) -> Re
     }
     say!("{} is served at http://{address}/ (API: http://{address}/v1)", app.model.name);
     let (close, closed) = oneshot::channel::<()>();
-    let listening = tokio::spawn(listen::listen(listener, routes::router(app, built), async {
+    let router = routes::router(app, built);
+    let listening = tokio::spawn(listen::listen(Arc::clone(app), listener, router, async {
         let _ = closed.await;
     }));
+    // Whoever was not refused is answered, and takes the answer.
+    let ended = async {
+        idle(app).await;
+        let _ = close.send(());
+        let _ = listening.await;
+    };
+    tokio::pin!(ended);
     signals.next().await;
     app.drain();
     let grace = app.limits.grace;
     eprintln!("sixpack: shutting down; what runs has {grace} seconds to end, unless asked again");
     tokio::select! {
-        () = idle(app) => {}
+        () = &mut ended => return Ok(()),
         () = sleep(Duration::from_secs_f64(grace)) => {}
         () = signals.next() => {}
     }
     app.end();
     // Whoever is still there hears the reason at its next token.
-    let _ = timeout(LAST_WORDS, idle(app)).await;
-    let _ = close.send(());
-    let _ = timeout(LAST_WORDS, listening).await;
+    let _ = timeout(LAST_WORDS, ended).await;
     Ok(())
 }
 
-/// Until nobody runs or waits.
+/// Until nobody is there.
 async fn idle(app: &App) {
     while !app.admission.is_idle() {
         sleep(Duration::from_millis(20)).await;

@@ -59,23 +59,23 @@ async fn answer(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "object": "list", "data": [app.model] }))
+    Json(json!({ "object": "list", "data": [app.described()] }))
 }
 
 async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     if name == app.model.name {
-        Ok(Json(&app.model).into_response())
+        Ok(Json(app.described()).into_response())
     } else {
         Err(ApiError::unknown_model(&name, &app.model.name))
     }
 }
 
 async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
-    let (status, word) = match app.is_draining() {
-        false => (StatusCode::OK, "ok"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-    };
-    (status, Json(json!({ "status": word })))
+    match app.failed() {
+        _ if app.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "draining" }))),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "failed", "reason": reason }))),
+        None => (StatusCode::OK, Json(json!({ "status": "ok" }))),
+    }
 }
 
 async fn text_of_metrics(State(app): State<Arc<App>>) -> Response {
