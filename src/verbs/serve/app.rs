@@ -1,11 +1,11 @@
 //! What every request needs: the model, the limits, the counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use sixpack_formats::tokenizer::Tokenizer;
+use sixpack_runtime::shared::{Change, Shared};
 use sixpack_runtime::{Device, Engine, Error};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ pub(super) struct App {
     /// What is said of the model.
     pub(super) model: ModelInfo,
     /// The model, from which each run forks its own.
-    engine: Mutex<Engine>,
+    engine: Shared,
     /// Its tokenizer.
     pub(super) tokenizer: Tokenizer,
     /// What is not gone beyond.
@@ -32,8 +32,6 @@ pub(super) struct App {
     pub(super) metrics: Metrics,
     draining: AtomicBool,
     ending: watch::Sender<bool>,
-    /// Why nothing can be run any more, if nothing can.
-    failed: OnceLock<String>,
 }
 
 /// A model in `/v1/models`; OpenAI's fields first, then what this server knows more.
@@ -64,36 +62,33 @@ impl App {
         let metrics = Metrics::new(&model, &engine.device().to_string());
         let admission = Admission::new(&limits, threads, &metrics);
         let (draining, ending) = (AtomicBool::new(false), watch::Sender::new(false));
-        let (engine, failed) = (Mutex::new(engine), OnceLock::new());
-        Self { model, engine, tokenizer, limits, admission, metrics, draining, ending, failed }
+        Self { model, engine: Shared::new(engine), tokenizer, limits, admission, metrics, draining, ending }
     }
 
     /// An engine for one run. On the CPU it computes on the thread that runs it.
     pub(super) fn fork(&self) -> sixpack_runtime::Result<Engine> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).fork(1)
+        self.engine.fork(1)
     }
 
     /// What it runs on now.
     pub(super) fn device(&self) -> Device {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner).device()
+        self.engine.device()
     }
 
-    /// Takes a run's engine back, with the error it ended with. If it has lost the GPU and gone on on the CPU, so do the
-    /// next ones; if it has lost the GPU and nothing may take its place, there is no next one.
+    /// Takes a run's engine back, with the error it ended with.
     pub(super) fn give_back(&self, run: Engine, error: Option<&Error>) {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        if run.device() != engine.device() {
-            self.metrics.runs_on(&run.device().to_string());
-            *engine = run;
-        } else if let Some(error) = error.filter(|error| error.is_of_gpu())
-            && self.failed.set(error.to_string()).is_ok()
-        {
-            self.metrics.failed.set(1);
-            eprintln!("sixpack: {error}; requests are refused until the server is started again");
+        match self.engine.give_back(run, error) {
+            Change::None => {}
+            Change::Moved(device) => self.metrics.runs_on(&device.to_string()),
+            Change::Failed => {
+                self.metrics.failed.set(1);
+                let reason = self.failed().unwrap_or_default();
+                eprintln!("sixpack: {reason}; requests are refused until the server is started again");
+            }
         }
     }
 
-    /// Nothing, or why a request cannot be taken.
+    /// Why a request cannot be taken, if it cannot.
     pub(super) fn takes_requests(&self) -> Result<(), ApiError> {
         match self.failed() {
             _ if self.is_draining() => Err(ApiError::draining()),
@@ -104,7 +99,7 @@ impl App {
 
     /// Why nothing can be run any more, if nothing can.
     pub(super) fn failed(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+        self.engine.failed()
     }
 
     /// The model, as `/v1/models` tells it.
@@ -157,3 +152,6 @@ pub(super) struct Described<'a> {
 pub(super) fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
+
+#[cfg(test)]
+mod tests;
