@@ -22,8 +22,8 @@ pub(crate) struct Serve {
     /// What the API calls the model (default: its file's name)
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Folder of the page that runs the model in the browser, as `cargo run --example web -- --no-serve` builds it
-    /// (default: a small page that asks this server)
+    /// Folder of the page with all that runs a model in the browser, as `cargo run --example web -- --no-serve` builds
+    /// it (default: the same page, for which this server runs the model)
     #[arg(long, value_name = "DIR")]
     pub(crate) page: Option<PathBuf>,
     #[command(flatten)]

@@ -41,9 +41,14 @@ pub struct Server {
 impl Server {
     /// Serves on a free port; options are split at spaces.
     pub fn start(options: &str) -> Self {
+        Self::of(folder(), options)
+    }
+
+    /// As [`Server::start`], the `model.6pk` of another folder.
+    pub fn of(folder: &Path, options: &str) -> Self {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sixpack"));
         // What `auto` takes is measured each time, and two devices round differently.
-        command.current_dir(folder()).args(["serve", "model.6pk", "--device", "cpu", "--port", "0"]);
+        command.current_dir(folder).args(["serve", "model.6pk", "--device", "cpu", "--port", "0"]);
         command.args(options.split_whitespace()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));

@@ -37,7 +37,9 @@ pub(super) fn router(app: &Arc<App>, built: Option<&Built>) -> Router {
             let own = page::ASSETS
                 .iter()
                 .fold(router, |router, asset| router.route(asset.path, get(|| async { serve(asset) })));
-            own.fallback(|uri: Uri| async move { ApiError::unknown_path(uri.path()) })
+            let models = page::models(app);
+            own.route("/models.json", get(|| async { Json(models) }))
+                .fallback(|uri: Uri| async move { ApiError::unknown_path(uri.path()) })
         }
     };
     router
