@@ -90,6 +90,14 @@ fn wrong_requests_are_refused_by_the_field() {
     let long = json!({ "model": "model", "prompt": "x".repeat(2000) });
     is_error(server.post(&long), 413, "body_too_large", "", "2000 bytes");
 
+    let zstd = |body: Value| {
+        let answer = ureq::post(server.url("/page/zstd")).config().http_status_as_error(false).build().send_json(body);
+        let mut answer = answer.expect("an answer");
+        (answer.status().as_u16(), answer.body_mut().read_json().expect("JSON"))
+    };
+    is_error(zstd(json!({ "texts": 1 })), 400, "invalid_body", "", "`text`");
+    is_error(zstd(json!({ "text": "x".repeat(2000) })), 413, "body_too_large", "", "2000 bytes");
+
     // What asks for nothing may be there.
     let more = json!({ "prompt": "fn", "max_tokens": 2, "user": "me", "suffix": null, "best_of": 1, "logit_bias": {},
         "presence_penalty": 0, "frequency_penalty": 0.0, "n": 1, "stop": null, "seed": -1 });

@@ -13,8 +13,8 @@ const chart = new Chart($('chart'));
 // What was picked: its name, and its bytes for the day the worker has to start anew.
 let picked = null;
 let worker = null;
-// Where the API is that runs the model, if this browser does not.
-let api = null;
+// The model that the server runs, and where to ask it, if this browser does not run one.
+let served = null;
 // What the worker is doing: a verb, or nothing.
 let doing = 'start';
 let open = false;
@@ -45,7 +45,7 @@ function refresh() {
 
 function employ() {
   worker?.terminate();
-  worker = api ? new Remote(api) : new Worker('worker.js', { type: 'module' });
+  worker = served ? new Remote(served) : new Worker('worker.js', { type: 'module' });
   worker.onmessage = ({ data }) => hear(data);
   // Errors of the model arrive as messages; this one is of the worker's own files.
   worker.onerror = (event) => { if (doing === 'start') fail(`The program of this page could not be loaded. (${event.message ?? 'a file of it is missing'})`); };
@@ -83,7 +83,7 @@ function collapse(words) {
 const NO_PROGRAM = 'A file of yours cannot be opened here: the server runs its own model, and this page came without the program that runs one in the browser. “sixpack serve” with “--page” has it.';
 
 function pick_own(file) {
-  if (api) problem(NO_PROGRAM);
+  if (served) problem(NO_PROGRAM);
   else pick(file.name, file);
 }
 
@@ -158,7 +158,7 @@ function bars({ bytes, bits_per_byte, zstd_bytes, text_bytes }) {
     return row;
   }));
   $('bars-note').textContent = `The model’s bytes are what an arithmetic coder would need with its expectations, the model itself not counted. ${zstd_bytes === null
-    ? 'What zstd needs is told only where this page runs the model itself.' : 'zstd starts from nothing, which costs it most on short texts.'}`;
+    ? 'The server does not tell what zstd would need.' : 'zstd starts from nothing, which costs it most on short texts.'}`;
 }
 
 function small(text) {
@@ -208,9 +208,8 @@ async function offer() {
   const response = await fetch('models.json');
   if (!response.ok) return;
   const models = await response.json();
-  const served = models.find((model) => model.api);
+  served = models.find((model) => model.api) ?? null;
   if (served) {
-    api = served.api;
     document.querySelectorAll('.here, .there').forEach((words) => { words.hidden = words.classList.contains('here'); });
     picked = { name: served.name, blob: null };
   }

@@ -44,12 +44,14 @@ function cells(text, before, { token_logprobs, text_offset: offsets }) {
 
 export class Remote {
   #api;
+  #zstd;
   #model = null;
   #asking = null;
 
-  // `api` is where the API is, from this page.
-  constructor(api) {
+  // `api` is where the API is, seen from this page; `zstd` where the size of a text in zstd is told, if that is anywhere.
+  constructor({ api, zstd }) {
     this.#api = api;
+    this.#zstd = zstd ?? null;
     this.onmessage = null;
     setTimeout(() => this.#say({ is: 'ready' }));
   }
@@ -79,7 +81,7 @@ export class Remote {
   }
 
   async #open() {
-    const answer = await this.#ask('models');
+    const answer = await this.#ask(`${this.#api}/models`);
     const [model] = (await answer.json()).data;
     this.#model = model.id;
     return { ...model, vocabulary: model.vocab_size, why: `it computes on ${/^cpu/.test(model.device) ? 'its processor' : 'its GPU'}` };
@@ -114,16 +116,23 @@ export class Remote {
     if (nats.length === 0 && !stopped) throw new Error(NOTHING_TO_READ);
     const sum = nats.reduce((sum, x) => sum + x, 0) / Math.LN2;
     const text_bytes = utf8.encode(read).length;
-    // zstd is not part of the API.
     const seconds = (performance.now() - begun) / 1000;
-    return { tokens: nats.length, bytes, nats, bits_per_byte: bytes > 0 ? sum / bytes : null, zstd_bytes: null, text_bytes, seconds, stopped };
+    const zstd_bytes = await this.#compress(read);
+    return { tokens: nats.length, bytes, nats, bits_per_byte: bytes > 0 ? sum / bytes : null, zstd_bytes, text_bytes, seconds, stopped };
+  }
+
+  // What is not told is left out: the model's own figures stand.
+  async #compress(text) {
+    if (!this.#zstd || !text) return null;
+    const answer = await this.#ask(this.#zstd, { text }).catch(() => null);
+    return (await answer?.json())?.bytes ?? null;
   }
 
   // Asks for a completion and gives its parts as they come. Whether it was stopped; an end that the server does not call
   // one is an error.
   async #complete(order, on_choices) {
     try {
-      const answer = await this.#ask('completions', { model: this.#model, stream: true, ...order });
+      const answer = await this.#ask(`${this.#api}/completions`, { model: this.#model, stream: true, ...order });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = '';
       for (;;) {
@@ -144,11 +153,11 @@ export class Remote {
     }
   }
 
-  async #ask(what, body) {
+  async #ask(path, body) {
     const post = body && { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
     let answer;
     try {
-      answer = await fetch(`${this.#api}/${what}`, { ...post, signal: this.#asking.signal });
+      answer = await fetch(path, { ...post, signal: this.#asking.signal });
     } catch (error) {
       throw error.name === 'AbortError' ? error : new Error(AWAY);
     }

@@ -64,7 +64,7 @@ fn start(run: Run, last: OwnedPermit<Event>) {
 }
 
 /// The body of a request, if it is one of JSON.
-async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
+pub(super) async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     // A web page of another origin cannot send this without asking first.
     if !content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {

@@ -4,12 +4,17 @@
 //! thread of its own with an engine that shares the weights ([`run`]). All that run take turns, token by token, so that
 //! as many compute at any moment as there are threads and all streams go on at one pace. The answer is made from what
 //! the run tells ([`completions`], [`answer`]); a client that leaves drops the receiver, and the run ends at its next
-//! turn.
+//! turn. A client that is slow is waited for out of turn, and nothing is kept for it beyond a few events; one that takes
+//! nothing for a while loses its connection ([`listen`]), which is to leave.
+//!
+//! A GPU that is lost is known to all requests after it ([`app`]). Asked to end, the server waits for every request of
+//! which it has seen the head and which it has not refused. The page ([`page`]) is a client like others.
 
 mod admission;
 mod answer;
 mod app;
 mod assembly;
+mod baseline;
 mod completions;
 mod error;
 mod listen;
@@ -71,7 +76,7 @@ fn app(args: &args::Serve) -> Result<App> {
     };
     let on = args.place.on();
     let engine = now(Engine::open(&model, on.device, on.threads))?;
-    let why = if on.device == Device::Auto { "as the fastest that was found" } else { "as asked" };
+    let why = if on.device == Device::Auto { "which `auto` took" } else { "as asked" };
     eprintln!("sixpack: the model runs on the {}, {why}", engine.device());
     Ok(App::new(info, engine, tokenizer, args.limits.clone(), on.threads))
 }

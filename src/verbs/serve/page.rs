@@ -49,10 +49,13 @@ pub(super) static ASSETS: &[Asset] = &[
     asset!("/words.js", "words.js", "text/javascript"),
 ];
 
-/// What the page offers where the server runs the model: this server's API, by its path.
+/// Where the page asks what zstd needs for a text.
+pub(super) const ZSTD: &str = "/page/zstd";
+
+/// What the page offers where the server runs the model: where to ask, seen from the page.
 pub(super) fn models(app: &App) -> Value {
     let (name, bytes) = (&app.model.name, app.model.bytes);
-    json!([{ "api": "v1", "name": name, "about": "run by this server", "bytes": bytes }])
+    json!([{ "api": "v1", "zstd": ZSTD[1..], "name": name, "about": "run by this server", "bytes": bytes }])
 }
 
 /// What the page may do: nothing from elsewhere, and no page of elsewhere may hold it in a frame.

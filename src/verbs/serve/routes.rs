@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::baseline;
 use super::completions::complete;
 use super::error::ApiError;
 use super::metrics;
@@ -28,6 +29,7 @@ pub(super) fn router(app: &Arc<App>, built: Option<&Built>) -> Router {
     let mut router = Router::new()
         .route("/v1/completions", post(complete))
         .route("/v1/models", get(models))
+        .route(page::ZSTD, post(baseline::zstd))
         .route("/v1/models/{name}", get(model))
         .route("/health", get(health))
         .route("/metrics", get(text_of_metrics));
