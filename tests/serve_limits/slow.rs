@@ -34,6 +34,12 @@ fn wordy(mut fields: Value) -> Value {
     fields
 }
 
+/// An answer that is made soon and is more than the system takes at once.
+fn long() -> Value {
+    let ids: Vec<u32> = (0..8000).map(|i| 5 + i % 400).collect();
+    json!({ "prompt": ids, "n": 6, "max_tokens": 0, "echo": true, "logprobs": 5 })
+}
+
 #[test]
 fn who_takes_nothing_loses_the_connection() {
     let server = Server::start(&format!("{ENDLESS} --stall 0.5 --max-running 1"));
@@ -43,9 +49,8 @@ fn who_takes_nothing_loses_the_connection() {
     server.wait_for("sixpack_requests_running", 0.0);
     server.wait_for("sixpack_completions_total{end=\"client_left\"}", 1.0);
     drop(stream);
-    // So with an answer that has been made and is more than the system takes at once.
-    let ids: Vec<u32> = (0..8000).map(|i| 5 + i % 400).collect();
-    let mut stream = ask(&server, json!({ "prompt": ids, "n": 6, "max_tokens": 0, "echo": true, "logprobs": 5 }));
+    // So with an answer that has been made.
+    let mut stream = ask(&server, long());
     stream.read_exact(&mut [0; 1000]).expect("the answer begins");
     server.wait_for("sixpack_connections_stalled_total", 2.0);
     // Who reads on and on has all the time there is.
@@ -101,5 +106,21 @@ fn a_request_that_is_still_arriving_is_waited_for() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("text_completion"), "{answer}");
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn an_answer_that_is_still_taken_is_waited_for() {
+    let server = Server::start("--grace 100");
+    let mut stream = ask(&server, long());
+    server.wait_for("sixpack_completions_total{end=\"done\"}", 1.0);
+    server.terminate();
+    // Nothing runs any more, and what is left to do takes no time but the client's.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    assert_eq!(length.parse(), Ok(body.len()));
     assert_eq!(server.ended().code(), Some(0));
 }
