@@ -3,6 +3,9 @@
 mod server;
 mod work;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 use sixpack_formats::tokenizer::Tokenizer;
 
@@ -230,4 +233,19 @@ fn a_built_page_takes_the_place_of_the_one_that_asks() {
     let (status, missing) = server.get("/no/such/file");
     assert!(status == 404 && missing.contains("/no/such/file"), "{status} {missing}");
     assert_eq!(server.get("/health").0, 200);
+}
+
+#[test]
+fn what_the_model_runs_on_is_said() {
+    // On a model this small no GPU is worth a look.
+    for (device, asked) in [("cpu", true), ("auto", false)] {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sixpack"));
+        command.current_dir(folder()).args(["serve", "model.6pk", "--port", "0", "--device", device]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut line = String::new();
+        let read = BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line);
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        read.expect("a line");
+        assert!(line.contains("the model runs on the cpu") && line.contains("as asked") == asked, "{device}: {line}");
+    }
 }
