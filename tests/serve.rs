@@ -3,6 +3,9 @@
 mod server;
 mod work;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 use sixpack_formats::tokenizer::Tokenizer;
 
@@ -162,15 +165,44 @@ fn stop_strings_end_a_text_and_are_no_part_of_it() {
 #[test]
 fn the_page_and_what_machines_ask_for() {
     let server = Server::start("--name tiny");
-    let (status, page) = server.get("/");
-    assert!(status == 200 && page.starts_with("<!doctype html>"), "{page}");
-    assert!(!page.contains("//cdn") && !page.contains("https://"), "the page needs nothing from elsewhere");
+    // The page is the one of examples/web, but for what runs a model in the browser.
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web/page");
+    let mut files = 0;
+    for entry in std::fs::read_dir(page).expect("folder") {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let (served, kind) = match path.extension().and_then(|e| e.to_str()) {
+            Some("html") => ("/".to_owned(), "text/html"),
+            Some("css") => (format!("/{name}"), "text/css"),
+            Some("js") if name != "worker.js" => (format!("/{name}"), "text/javascript"),
+            _ => continue,
+        };
+        let mut answer = ureq::get(server.url(&served)).call().expect("the file");
+        let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+        assert!(header("content-type").starts_with(kind) && !header("content-security-policy").contains("inline"));
+        let text = answer.body_mut().read_to_string().expect("text");
+        assert_eq!(text, std::fs::read_to_string(&path).expect("file"), "{name}");
+        assert!(!text.contains("//cdn") && !text.contains("https://"), "{name} needs something from elsewhere");
+        files += 1;
+    }
+    assert!(files > 5, "{files}");
+    let offered: Value = serde_json::from_str(&server.get("/models.json").1).expect("JSON");
+    assert_eq!((&offered[0]["api"], &offered[0]["name"]), (&json!("v1"), &json!("tiny")));
     assert_eq!(server.get("/health"), (200, r#"{"status":"ok"}"#.into()));
     let models: Value = serde_json::from_str(&server.get("/v1/models").1).expect("JSON");
     let size = std::fs::metadata(folder().join("model.6pk")).expect("file").len();
     assert_eq!((&models["data"][0]["id"], &models["data"][0]["bytes"]), (&json!("tiny"), &json!(size)));
     let model: Value = serde_json::from_str(&server.get("/v1/models/tiny").1).expect("JSON");
     assert_eq!(model, models["data"][0]);
+    assert_eq!((&model["device"], &model["layers"]), (&json!("cpu"), &json!(2)));
+    assert_eq!(
+        server.metric(concat!(
+            "sixpack_server_info{model=\"tiny\",device=\"cpu\",version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"}"
+        )),
+        1.0
+    );
     assert_eq!(server.metric("sixpack_model_bytes"), size as f64);
     assert_eq!(server.metric("sixpack_model_bits_per_byte"), number(&model, "/bits_per_byte"));
     let body = json!({ "model": "tiny", "prompt": "fn", "max_tokens": 7, "temperature": 0 });
@@ -183,7 +215,7 @@ fn the_page_and_what_machines_ask_for() {
 }
 
 #[test]
-fn a_built_page_takes_the_place_of_the_small_one() {
+fn a_built_page_takes_the_place_of_the_one_that_asks() {
     let page = tempfile::tempdir().expect("folder");
     std::fs::write(page.path().join("index.html"), "<!doctype html><title>built</title>").expect("file");
     std::fs::write(page.path().join("models.json"), "[]").expect("file");
@@ -201,4 +233,19 @@ fn a_built_page_takes_the_place_of_the_small_one() {
     let (status, missing) = server.get("/no/such/file");
     assert!(status == 404 && missing.contains("/no/such/file"), "{status} {missing}");
     assert_eq!(server.get("/health").0, 200);
+}
+
+#[test]
+fn what_the_model_runs_on_is_said() {
+    // On a model this small no GPU is worth a look.
+    for (device, asked) in [("cpu", true), ("auto", false)] {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sixpack"));
+        command.current_dir(folder()).args(["serve", "model.6pk", "--port", "0", "--device", device]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut line = String::new();
+        let read = BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line);
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        read.expect("a line");
+        assert!(line.contains("the model runs on the cpu") && line.contains("as asked") == asked, "{device}: {line}");
+    }
 }

@@ -1,6 +1,8 @@
 //! What the server refuses, whom it waits for, and how it ends.
 
 mod server;
+#[path = "serve_limits/slow.rs"]
+mod slow;
 mod work;
 
 use std::io::{Read, Write};
@@ -87,6 +89,14 @@ fn wrong_requests_are_refused_by_the_field() {
     is_error(server.post(&json!({ "model": "gpt-9", "prompt": "fn" })), 404, "model_not_found", "model", "gpt-9");
     let long = json!({ "model": "model", "prompt": "x".repeat(2000) });
     is_error(server.post(&long), 413, "body_too_large", "", "2000 bytes");
+
+    let zstd = |body: Value| {
+        let answer = ureq::post(server.url("/page/zstd")).config().http_status_as_error(false).build().send_json(body);
+        let mut answer = answer.expect("an answer");
+        (answer.status().as_u16(), answer.body_mut().read_json().expect("JSON"))
+    };
+    is_error(zstd(json!({ "texts": 1 })), 400, "invalid_body", "", "`text`");
+    is_error(zstd(json!({ "text": "x".repeat(2000) })), 413, "body_too_large", "", "2000 bytes");
 
     // What asks for nothing may be there.
     let more = json!({ "prompt": "fn", "max_tokens": 2, "user": "me", "suffix": null, "best_of": 1, "logit_bias": {},

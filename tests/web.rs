@@ -8,6 +8,9 @@ mod bundle;
 #[path = "web/cases.rs"]
 mod cases;
 #[path = "../examples/web/build/server.rs"]
+mod files;
+#[path = "web/served.rs"]
+mod served;
 mod server;
 #[path = "work/mod.rs"]
 mod work;
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
     // One browser, and its GPU is the processor.
     arguments.test_threads = Some(1);
     let stage = Arc::new(OnceLock::new());
-    let trials = CASES.iter().map(|&(name, test)| {
+    let trials = CASES.iter().chain(served::CASES).map(|&(name, test)| {
         let stage = Arc::clone(&stage);
         Trial::ignorable_test(name, move || run(stage.get_or_init(set), test))
     });
@@ -72,7 +75,7 @@ fn set() -> Result<Stage, String> {
     let size = bundle::build(&page).expect("the page");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || server::serve(listener, &page).expect("a server"));
+    std::thread::spawn(move || files::serve(listener, &page).expect("a server"));
     let browser = Mutex::new(Browser::start(&program, &["--enable-unsafe-webgpu"]));
     Ok(Stage { program, browser, url, size, work })
 }

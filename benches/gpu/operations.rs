@@ -12,6 +12,9 @@ use crate::Bench;
 /// Times that each is run.
 const RUNS: usize = 5;
 
+/// Runs an operation.
+type Run<'a> = Box<dyn Fn(&mut Cuda) -> Result<Act, Error> + 'a>;
+
 /// An operation at its size.
 struct Case<'a> {
     name: &'static str,
@@ -19,7 +22,7 @@ struct Case<'a> {
     bytes: f64,
     /// Its multiplications and additions.
     flops: f64,
-    run: Box<dyn Fn(&mut Cuda) -> Result<Act, Error> + 'a>,
+    run: Run<'a>,
 }
 
 /// All operations.

@@ -3,7 +3,7 @@
 //! The machines differ in their types, which is how each keeps its own weights and activations; programs do not want
 //! to know. A machine is added here with one variant.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use sixpack_formats::{Model, ModelConfig};
 
@@ -11,7 +11,7 @@ use crate::cpu::{self, Fast};
 use crate::device::{self, Choice, Demands, Device, Opened};
 use crate::generate::{self, Limits, Listener};
 use crate::metric::{self, Evaluation};
-use crate::once::Once;
+use crate::once;
 use crate::session::Reading;
 use crate::wait::turn;
 use crate::wgpu::{self, Wgpu};
@@ -38,6 +38,14 @@ enum Machine {
 struct Spare {
     threads: usize,
     weights: Arc<Weights<cpu::Weight>>,
+    /// That the GPU is lost is told once by all that shared it.
+    told: Arc<Once>,
+}
+
+impl Spare {
+    fn new(threads: usize, weights: Arc<Weights<cpu::Weight>>) -> Self {
+        Self { threads, weights, told: Arc::new(Once::new()) }
+    }
 }
 
 /// Runs one expression on whichever machine it is.
@@ -72,7 +80,7 @@ impl Engine {
         let (machine, device, spare) = match opened {
             Opened::Cpu(ops, weights) => (Machine::Cpu { ops, weights }, Device::Cpu, None),
             Opened::Wgpu(index, ops, weights, spare) => {
-                let spare = spare.map(|weights| Spare { threads, weights });
+                let spare = spare.map(|weights| Spare::new(threads, weights));
                 (Machine::Wgpu { ops, weights }, Device::Wgpu(Some(index)), spare)
             }
         };
@@ -103,7 +111,7 @@ impl Engine {
             machine: Machine::Wgpu { ops: Box::new(gpu), weights },
             device: Device::Wgpu(Some(index)),
             choice: None,
-            spare: spare.map(|threads| Spare { threads, weights: on_cpu() }),
+            spare: spare.map(|threads| Spare::new(threads, on_cpu())),
         })
     }
 
@@ -138,11 +146,11 @@ impl Engine {
 
     /// Whether to go on on the CPU after `error`: it was the GPU's, which nobody had asked for.
     fn falls_back(&mut self, error: &Error) -> Result<bool> {
-        if !matches!(error, Error::DeviceLost { .. } | Error::Gpu { .. }) {
+        if !error.is_of_gpu() {
             return Ok(false);
         }
-        let Some(Spare { threads, weights }) = self.spare.take() else { return Ok(false) };
-        device::notice(&format!("going on on the CPU: {error}"));
+        let Some(Spare { threads, weights, told }) = self.spare.take() else { return Ok(false) };
+        told.call_once(|| device::notice(&format!("going on on the CPU: {error}")));
         self.machine = Machine::Cpu { ops: Fast::new(threads)?, weights };
         self.device = Device::Cpu;
         Ok(true)
@@ -179,7 +187,7 @@ impl Engine {
         sampler: &mut Sampler,
         listener: &mut dyn Listener,
     ) -> Result<Reading> {
-        let mut once = Once::new(listener);
+        let mut once = once::Once::new(listener);
         match self.generate_once(prompt, limits, sampler, &mut once).await {
             Err(error) if self.falls_back(&error)? => {}
             done => return done,

@@ -114,3 +114,10 @@ pub enum Error {
         found: String,
     },
 }
+
+impl Error {
+    /// Whether a GPU has failed, which it does not recover from while the program runs.
+    pub fn is_of_gpu(&self) -> bool {
+        matches!(self, Self::DeviceLost { .. } | Self::Gpu { .. })
+    }
+}

@@ -25,6 +25,7 @@ pub mod ops;
 pub mod sampler;
 pub mod scored;
 pub mod session;
+pub mod shared;
 pub mod stream;
 mod wait;
 pub mod watch;

@@ -22,8 +22,8 @@ pub(crate) struct Serve {
     /// What the API calls the model (default: its file's name)
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Folder of the page that runs the model in the browser, as `cargo run --example web -- --no-serve` builds it
-    /// (default: a small page that asks this server)
+    /// Folder of the page with all that runs a model in the browser, as `cargo run --example web -- --no-serve` builds
+    /// it (default: the same page, for which this server runs the model)
     #[arg(long, value_name = "DIR")]
     pub(crate) page: Option<PathBuf>,
     #[command(flatten)]
@@ -56,6 +56,9 @@ pub(crate) struct Limits {
     /// Seconds that a request may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
     pub(crate) timeout: f64,
+    /// Seconds after which a client that takes nothing of its answer loses its connection
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) stall: f64,
     /// Seconds that running requests have to end after SIGTERM or Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub(crate) grace: f64,

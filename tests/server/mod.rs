@@ -47,8 +47,13 @@ impl Server {
 
     /// As [`Server::start`], from another device.
     pub fn on(device: &str, options: &str) -> Self {
+        Self::of(folder(), device, options)
+    }
+
+    /// As [`Server::on`], the `model.6pk` of another folder.
+    pub fn of(folder: &Path, device: &str, options: &str) -> Self {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sixpack"));
-        command.current_dir(folder()).args(["serve", "model.6pk", "--device", device, "--port", "0"]);
+        command.current_dir(folder).args(["serve", "model.6pk", "--device", device, "--port", "0"]);
         command.args(options.split_whitespace()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));

@@ -7,14 +7,14 @@ use serde_json::Value;
 use sixpack_formats::Artifact;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_runtime::generate::Limits;
-use sixpack_runtime::{Engine, Sampler, Sampling, now};
+use sixpack_runtime::{Engine, Sampler, Sampling, TextStream, now};
 
 use crate::Stage;
 use crate::browser::{Browser, Page};
 use crate::work::number;
 
 /// A test and its name.
-type Case = (&'static str, fn(&Stage));
+pub(crate) type Case = (&'static str, fn(&Stage));
 
 pub(crate) const CASES: &[Case] = &[
     ("the_bundle_is_small", the_bundle_is_small),
@@ -28,10 +28,10 @@ pub(crate) const CASES: &[Case] = &[
     ("a_model_too_large_for_the_memory_is_named", too_large),
 ];
 
-const PROMPT: &str = "pub fn read(";
-const TEXT: &str = "/// The bytes of a file, mapped read-only – “é” 🦀.\npub struct Mapped(Mmap);\n";
-const WIDE: u32 = 1280;
-const PHONE: u32 = 360;
+pub(crate) const PROMPT: &str = "pub fn read(";
+pub(crate) const TEXT: &str = "/// The bytes of a file, mapped read-only – “é” 🦀.\npub struct Mapped(Mmap);\n";
+pub(crate) const WIDE: u32 = 1280;
+pub(crate) const PHONE: u32 = 360;
 
 fn the_bundle_is_small(stage: &Stage) {
     assert!(stage.size < 1_500_000, "{} bytes", stage.size);
@@ -190,7 +190,7 @@ fn too_large(stage: &Stage) {
     assert!(problem.as_str().is_some_and(|p| p.contains("memory")), "{problem}");
 }
 
-fn browser(stage: &Stage) -> MutexGuard<'_, Browser> {
+pub(crate) fn browser(stage: &Stage) -> MutexGuard<'_, Browser> {
     // A test that failed says so itself.
     stage.browser.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -204,12 +204,12 @@ fn load(page: &mut Page<'_>, stage: &Stage, device: &str) {
     assert_eq!(page.eval("problem.innerText"), "");
 }
 
-fn choose(page: &mut Page<'_>, device: &str) {
+pub(crate) fn choose(page: &mut Page<'_>, device: &str) {
     page.eval(&format!("document.getElementById('device').value = '{device}'"));
 }
 
 /// Takes the model that lies beside the page, on the processor.
-fn open_offered(page: &mut Page<'_>) {
+pub(crate) fn open_offered(page: &mut Page<'_>) {
     page.wait("!document.querySelector('#offers button')?.disabled && document.querySelector('#offers button')");
     choose(page, "cpu");
     page.eval("document.querySelector('#offers button').click()");
@@ -217,7 +217,7 @@ fn open_offered(page: &mut Page<'_>) {
     assert_eq!(page.eval("problem.innerText"), "");
 }
 
-fn order(page: &mut Page<'_>, prompt: &str, tokens: usize, temperature: f64, seed: u64) {
+pub(crate) fn order(page: &mut Page<'_>, prompt: &str, tokens: usize, temperature: f64, seed: u64) {
     page.wait("!document.getElementById('go-write').disabled");
     page.eval(&format!(
         "sixpack.written = null; document.getElementById('prompt').value = {};
@@ -228,12 +228,12 @@ fn order(page: &mut Page<'_>, prompt: &str, tokens: usize, temperature: f64, see
     ));
 }
 
-fn write(page: &mut Page<'_>, prompt: &str, tokens: usize, temperature: f64, seed: u64) -> Value {
+pub(crate) fn write(page: &mut Page<'_>, prompt: &str, tokens: usize, temperature: f64, seed: u64) -> Value {
     order(page, prompt, tokens, temperature, seed);
     page.wait("sixpack.written ?? problem.innerText")
 }
 
-fn read(page: &mut Page<'_>, text: &str) -> Value {
+pub(crate) fn read(page: &mut Page<'_>, text: &str) -> Value {
     page.wait("!document.getElementById('go-read').disabled");
     page.eval(&format!(
         "sixpack.read = null; document.getElementById('text').value = {}; document.getElementById('go-read').click()",
@@ -243,7 +243,7 @@ fn read(page: &mut Page<'_>, text: &str) -> Value {
 }
 
 /// Pixels of each colour of a PNG.
-fn colours(png: &[u8]) -> BTreeMap<Vec<u8>, usize> {
+pub(crate) fn colours(png: &[u8]) -> BTreeMap<Vec<u8>, usize> {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().expect("a PNG");
     let mut pixels = vec![0; reader.output_buffer_size().expect("a picture of a page")];
     let info = reader.next_frame(&mut pixels).expect("a PNG");
@@ -255,13 +255,13 @@ fn colours(png: &[u8]) -> BTreeMap<Vec<u8>, usize> {
 }
 
 /// The same model on this machine.
-struct Native {
+pub(crate) struct Native {
     tokenizer: Tokenizer,
     engine: Engine,
 }
 
 impl Native {
-    fn open(stage: &Stage) -> Self {
+    pub(crate) fn open(stage: &Stage) -> Self {
         let artifact = Artifact::open(stage.work.at("model.6pk")).expect("model");
         let tokenizer =
             Tokenizer::from_model(artifact.model.tokenizer.as_deref().expect("tokenizer")).expect("tokenizer");
@@ -272,7 +272,7 @@ impl Native {
         self.tokenizer.bos_id().into_iter().chain(self.tokenizer.encode(text)).collect()
     }
 
-    fn write(&mut self, prompt: &str, max_tokens: usize, temperature: f32, seed: u64) -> Vec<u32> {
+    pub(crate) fn write(&mut self, prompt: &str, max_tokens: usize, temperature: f32, seed: u64) -> Vec<u32> {
         let stop: Vec<u32> = [self.tokenizer.bos_id(), self.tokenizer.eos_id()].into_iter().flatten().collect();
         let limits = Limits { max_tokens, context: self.engine.config().train_seq_len, stop: &stop };
         let mut sampler = Sampler::new(Sampling { temperature, seed, ..Sampling::default() }).expect("options");
@@ -285,8 +285,16 @@ impl Native {
         ids
     }
 
-    fn score(&mut self, text: &str) -> Vec<f32> {
+    pub(crate) fn score(&mut self, text: &str) -> Vec<f32> {
         let (ids, context) = (self.ids(text), self.engine.config().eval_seq_len);
         now(self.engine.score(&ids, context)).expect("scores")
+    }
+
+    /// As [`Native::write`], in letters.
+    pub(crate) fn text(&mut self, prompt: &str, max_tokens: usize, temperature: f32, seed: u64) -> String {
+        let ids = self.write(prompt, max_tokens, temperature, seed);
+        let mut stream = TextStream::new();
+        let pieces: String = ids.iter().map(|&id| stream.push(self.tokenizer.piece_bytes(id))).collect();
+        pieces + &stream.finish()
     }
 }

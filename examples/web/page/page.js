@@ -1,7 +1,9 @@
-// The page: what is typed and picked goes to the worker, what comes back is shown.
+// The page: what is typed and picked goes to the worker, what comes back is shown. Where the server runs the model, what
+// asks it takes the worker's place.
 
 import { Chart } from './chart.js';
 import { Heat } from './heat.js';
+import { Remote } from './remote.js';
 import { hundredths, megabytes, millions, plural, speed, whole } from './words.js';
 
 const $ = (id) => document.getElementById(id);
@@ -11,6 +13,8 @@ const chart = new Chart($('chart'));
 // What was picked: its name, and its bytes for the day the worker has to start anew.
 let picked = null;
 let worker = null;
+// The model that the server runs, and where to ask it, if this browser does not run one.
+let served = null;
 // What the worker is doing: a verb, or nothing.
 let doing = 'start';
 let open = false;
@@ -41,7 +45,7 @@ function refresh() {
 
 function employ() {
   worker?.terminate();
-  worker = new Worker('worker.js', { type: 'module' });
+  worker = served ? new Remote(served) : new Worker('worker.js', { type: 'module' });
   worker.onmessage = ({ data }) => hear(data);
   // Errors of the model arrive as messages; this one is of the worker's own files.
   worker.onerror = (event) => { if (doing === 'start') fail(`The program of this page could not be loaded. (${event.message ?? 'a file of it is missing'})`); };
@@ -76,6 +80,13 @@ function collapse(words) {
   refresh();
 }
 
+const NO_PROGRAM = 'A file of yours cannot be opened here: the server runs its own model, and this page came without the program that runs one in the browser. “sixpack serve” with “--page” has it.';
+
+function pick_own(file) {
+  if (served) problem(NO_PROGRAM);
+  else pick(file.name, file);
+}
+
 function pick(name, blob) {
   picked = { name, blob };
   if (doing === 'start') status('Starting…');
@@ -89,7 +100,7 @@ function load() {
   worker.postMessage({ verb: 'open', blob: picked.blob, device: $('device').value });
 }
 
-const DEVICES = { cpu: 'the processor', webgpu: 'the GPU, through WebGPU' };
+const DEVICES = { cpu: 'the processor', webgpu: 'the GPU, through WebGPU', server: 'the server' };
 
 const shown = {
   open(about) {
@@ -104,8 +115,8 @@ const shown = {
   },
   write(result) {
     window.sixpack.written = result;
-    const rate = result.ids.length > 1 ? (result.ids.length - 1) / result.seconds : null;
-    $('write-figures').textContent = `${plural(result.ids.length, 'token')}${rate ? `, ${speed(rate)}` : ''}`;
+    const rate = result.tokens > 1 ? (result.tokens - 1) / result.seconds : null;
+    $('write-figures').textContent = `${plural(result.tokens, 'token')}${rate ? `, ${speed(rate)}` : ''}`;
     status(result.stopped ? 'Stopped.' : 'Written.');
   },
   read(result) {
@@ -131,12 +142,13 @@ function count(seconds) {
 }
 
 function bars({ bytes, bits_per_byte, zstd_bytes, text_bytes }) {
-  const zstd = text_bytes > 0 ? 8 * zstd_bytes / text_bytes : null;
+  const zstd = text_bytes > 0 && zstd_bytes !== null ? 8 * zstd_bytes / text_bytes : null;
   chart.finish(zstd);
-  const rows = [['as it is', text_bytes, 8], ['zstd, level 22', zstd_bytes, zstd], ['this model', bytes * (bits_per_byte ?? 0) / 8, bits_per_byte]];
+  const others = [['as it is', text_bytes, 8], ['zstd, level 22', zstd_bytes, zstd]].filter(([, size]) => size !== null);
+  const rows = [...others, ['this model', bytes * (bits_per_byte ?? 0) / 8, bits_per_byte]];
   $('bars').replaceChildren(...rows.map(([name, size, bpb], i) => {
     const row = document.createElement('tr');
-    if (i === 2) row.className = 'ours';
+    if (i === others.length) row.className = 'ours';
     const head = Object.assign(document.createElement('th'), { scope: 'row', textContent: name });
     const cells = [whole(Math.ceil(size)), bpb === null ? '–' : hundredths(bpb)].map((text) => Object.assign(document.createElement('td'), { textContent: text }));
     const bar = Object.assign(document.createElement('progress'), { max: 8, value: Math.min(8, bpb ?? 0), ariaHidden: 'true' });
@@ -145,7 +157,8 @@ function bars({ bytes, bits_per_byte, zstd_bytes, text_bytes }) {
     row.append(head, ...cells, last);
     return row;
   }));
-  $('bars-note').textContent = 'The model’s bytes are what an arithmetic coder would need with its expectations, the model itself not counted. zstd starts from nothing, which costs it most on short texts.';
+  $('bars-note').textContent = `The model’s bytes are what an arithmetic coder would need with its expectations, the model itself not counted. ${zstd_bytes === null
+    ? 'The server does not tell what zstd would need.' : 'zstd starts from nothing, which costs it most on short texts.'}`;
 }
 
 function small(text) {
@@ -180,24 +193,31 @@ for (const id of ['stop-write', 'stop-read']) {
 }
 $('temperature').addEventListener('input', () => { $('temperature-value').textContent = $('temperature').value; });
 $('device').addEventListener('change', () => { if (picked && doing === null) load(); });
-$('file').addEventListener('change', () => { const [file] = $('file').files; if (file) pick(file.name, file); $('file').value = ''; });
+$('file').addEventListener('change', () => { const [file] = $('file').files; if (file) pick_own(file); $('file').value = ''; });
 for (const name of ['dragover', 'dragleave', 'drop']) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     document.documentElement.classList.toggle('dragging', name === 'dragover');
     const file = name === 'drop' && event.dataTransfer?.files[0];
-    if (file && (doing === null || doing === 'start')) pick(file.name, file);
+    if (file && (doing === null || doing === 'start')) pick_own(file);
   });
 }
 
-// Models that lie beside this page.
+// Models that lie beside this page, or the one that its server runs.
 async function offer() {
   const response = await fetch('models.json');
   if (!response.ok) return;
-  for (const { file, name, about, bytes } of await response.json()) {
+  const models = await response.json();
+  served = models.find((model) => model.api) ?? null;
+  if (served) {
+    document.querySelectorAll('.here, .there').forEach((words) => { words.hidden = words.classList.contains('here'); });
+    picked = { name: served.name, blob: null };
+  }
+  for (const { file, name, about, bytes } of models) {
     const button = Object.assign(document.createElement('button'), { type: 'button', className: 'quiet', textContent: `Use ${name}` });
     button.append(small(`${megabytes(bytes)}${about ? `, ${about}` : ''}`));
     button.addEventListener('click', async () => {
+      if (!file) return pick(name, null);
       begin('fetch', `Fetching ${name}…`);
       try {
         const got = await fetch(file);
@@ -216,6 +236,5 @@ async function offer() {
 
 window.sixpack = { written: null, read: null };
 status('Starting…');
-employ();
 refresh();
-offer().catch(() => {});
+offer().catch(() => {}).then(() => { employ(); refresh(); });

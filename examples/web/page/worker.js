@@ -61,7 +61,8 @@ const verbs = {
     });
     flush();
     const seconds = (performance.now() - first) / 1000;
-    return { ...JSON.parse(written), seconds, wait: (first - begun) / 1000, stopped: stopping };
+    const result = JSON.parse(written);
+    return { ...result, tokens: result.ids.length, seconds, wait: (first - begun) / 1000, stopped: stopping };
   },
 
   async read({ text }) {

@@ -10,6 +10,7 @@ mod samples;
 #[path = "../suite/session.rs"]
 mod session;
 mod sessions;
+mod shared;
 #[path = "../suite/trained.rs"]
 mod trained;
 #[path = "../suite/twins.rs"]
@@ -111,6 +112,7 @@ const ONCE: &[Test] = &[
     ("device::one_that_fails_its_self_check_is_passed_over", engines::fails_its_self_check),
     ("engine::does_what_the_cpu_does", engines::does_what_the_cpu_does),
     ("engine::goes_on_on_the_cpu_when_the_gpu_is_lost", engines::lost),
+    ("shared::all_know_that_the_gpu_is_lost", shared::lost),
 ];
 
 /// What a machine must pass whose keys and values are rounded.

@@ -1,4 +1,4 @@
-//! Who runs: so many requests at once, a queue for the next ones, and turns for those that run.
+//! Who is there: requests that arrive, so many that run at once, a queue for the next ones, and turns for those that run.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::ApiError;
+use super::metrics::Metrics;
 use crate::args::Limits;
 
 /// The way in. First come, first served.
@@ -17,8 +18,15 @@ pub(super) struct Admission {
     turns: Semaphore,
     max_queue: usize,
     timeout: f64,
+    arriving: Gauge,
     waiting: Gauge,
     running: Gauge,
+}
+
+/// A request of which the head is here, until it has its place or its refusal.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    _counted: Counted,
 }
 
 /// A place among those that run, until it is dropped.
@@ -29,16 +37,22 @@ pub(super) struct Slot {
 }
 
 impl Admission {
-    /// Nobody is in. `turns` requests compute at any moment; `waiting` and `running` show how many are where.
-    pub(super) fn new(limits: &Limits, turns: usize, waiting: Gauge, running: Gauge) -> Self {
+    /// Nobody is in. `turns` requests compute at any moment; the gauges show how many are where.
+    pub(super) fn new(limits: &Limits, turns: usize, metrics: &Metrics) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(limits.max_running.into())),
             turns: Semaphore::new(turns),
             max_queue: limits.max_queue.into(),
             timeout: limits.timeout,
-            waiting,
-            running,
+            arriving: metrics.arriving.clone(),
+            waiting: metrics.waiting.clone(),
+            running: metrics.running.clone(),
         }
+    }
+
+    /// Counts a request from now on, before anything of it is read.
+    pub(super) fn arrive(&self) -> Arrival {
+        Arrival { _counted: Counted::new(&self.arriving) }
     }
 
     /// Waits for a place to run.
@@ -63,9 +77,10 @@ impl Admission {
         Handle::current().block_on(self.turns.acquire()).expect("the turns are never closed")
     }
 
-    /// Whether nobody runs or waits.
+    /// Whether nobody is there.
     pub(super) fn is_idle(&self) -> bool {
-        self.running.get() == 0 && self.waiting.get() == 0
+        // In the order in which a request goes through them, so that none is overlooked on its way.
+        [&self.arriving, &self.waiting, &self.running].iter().all(|gauge| gauge.get() == 0)
     }
 }
 

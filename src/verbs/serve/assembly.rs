@@ -168,4 +168,4 @@ fn spelled(tokenizer: &Tokenizer, id: u32, bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

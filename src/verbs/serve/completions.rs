@@ -11,7 +11,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{OwnedPermit, Receiver, channel};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,13 +21,16 @@ use super::error::ApiError;
 use super::request::{Completion, Prompt};
 use super::run::{Event, Ids, Run};
 
+/// Events that a client may be behind the run.
+const AHEAD: usize = 64;
+
 /// Answers a request.
 pub(super) async fn complete(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let deadline = app.deadline(arrived);
-    if app.is_draining() {
-        return Err(ApiError::draining());
-    }
+    // Before the server is asked whether it is about to end: it waits for all that it has not refused.
+    let arrival = app.admission.arrive();
+    app.takes_requests()?;
     let body = timeout_at(deadline, body(&app, request)).await.map_err(|_| ApiError::body_too_slow())??;
     let request = Completion::parse(&body, &app.limits)?;
     if request.model != app.model.name {
@@ -40,26 +43,28 @@ pub(super) async fn complete(State(app): State<Arc<App>>, request: Request) -> R
     });
     let (request, prompts) = read.await.map_err(ApiError::internal)??;
     let slot = app.admission.enter(deadline).await?;
+    if let Some(reason) = app.failed() {
+        return Err(ApiError::machine(reason));
+    }
     let answering = Answering::new(&app, &request);
-    let (to, events) = unbounded_channel();
-    start(Run { app, request, prompts, arrived, to, slot });
+    // However far the client is behind, there is room for the last event.
+    let (to, events) = channel(AHEAD + 1);
+    let last = to.clone().try_reserve_owned().map_err(ApiError::internal)?;
+    start(Run { app, request, prompts, arrived, to, slot }, last);
+    drop(arrival);
     if answering.stream { Ok(answering.streamed(events)) } else { answering.whole(events).await }
 }
 
 /// Runs on a thread of its own. A run that breaks off says so: half an answer must not look like a whole one.
-fn start(run: Run) {
-    let to = run.to.downgrade();
+fn start(run: Run, last: OwnedPermit<Event>) {
     let running = spawn_blocking(move || run.run());
     tokio::spawn(async move {
-        let broke_off = running.await;
-        if let (Err(error), Some(to)) = (broke_off, to.upgrade()) {
-            let _ = to.send(Event::Failed(ApiError::internal(error)));
-        }
+        last.send(running.await.unwrap_or_else(|error| Event::Failed(ApiError::internal(error))));
     });
 }
 
 /// The body of a request, if it is one of JSON.
-async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
+pub(super) async fn body(app: &App, request: Request) -> Result<Bytes, ApiError> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     // A web page of another origin cannot send this without asking first.
     if !content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
@@ -117,7 +122,7 @@ impl Answering {
     }
 
     /// Everything at once.
-    async fn whole(self, mut events: UnboundedReceiver<Event>) -> Result<Response, ApiError> {
+    async fn whole(self, mut events: Receiver<Event>) -> Result<Response, ApiError> {
         let mut choices: Vec<Choice> = (0..self.choices).map(Choice::new).collect();
         while let Some(event) = events.recv().await {
             match event {
@@ -130,7 +135,7 @@ impl Answering {
     }
 
     /// As it comes. Where the client leaves, the stream is dropped and with it the receiver, which the run sees.
-    fn streamed(self, mut events: UnboundedReceiver<Event>) -> Response {
+    fn streamed(self, mut events: Receiver<Event>) -> Response {
         let events = stream::poll_fn(move |context| events.poll_recv(context));
         let lines = events.flat_map(move |event| stream::iter(self.lines(event)));
         Sse::new(lines.map(Ok::<_, Infallible>)).keep_alive(KeepAlive::default()).into_response()

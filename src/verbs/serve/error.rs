@@ -85,6 +85,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")
     }
 
+    /// The machine that runs the model is gone: nothing but another start of the server helps.
+    pub(super) fn machine(reason: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "device_failed", reason)
+    }
+
     /// A request that took too long.
     pub(super) fn late(seconds: f64) -> Self {
         let message = format!("the request was not done within {seconds} seconds");
@@ -111,7 +116,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.json())).into_response();
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if matches!(self.code, "queue_full" | "shutting_down") {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         response

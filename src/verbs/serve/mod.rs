@@ -4,12 +4,17 @@
 //! thread of its own with an engine that shares the weights ([`run`]). All that run take turns, token by token, so that
 //! as many compute at any moment as there are threads and all streams go on at one pace. The answer is made from what
 //! the run tells ([`completions`], [`answer`]); a client that leaves drops the receiver, and the run ends at its next
-//! turn.
+//! turn. A client that is slow is waited for out of turn, and nothing is kept for it beyond a few events; one that takes
+//! nothing for a while loses its connection ([`listen`]), which is to leave.
+//!
+//! A GPU that is lost is known to all requests after it ([`app`]). Asked to end, the server waits for every request of
+//! which it has seen the head and which it has not refused. The page ([`page`]) is a client like others.
 
 mod admission;
 mod answer;
 mod app;
 mod assembly;
+mod baseline;
 mod completions;
 mod error;
 mod listen;
@@ -66,9 +71,13 @@ fn app(args: &args::Serve) -> Result<App> {
         context: model.config.train_seq_len.max(2),
         vocab_size: model.config.vocab_size,
         parameters: model.config.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum(),
+        layers: model.config.num_layers,
+        width: model.config.model_dim,
     };
     let on = args.place.on();
     let engine = now(Engine::open(&model, on.device, on.threads))?;
+    let why = engine.choice().map_or_else(|| "as asked".into(), ToString::to_string);
+    eprintln!("sixpack: the model runs on the {}: {why}", engine.device());
     Ok(App::new(info, engine, tokenizer, args.limits.clone(), on.threads))
 }
 
@@ -88,27 +97,33 @@ async fn serve(app: &Arc<App>, built: Option<&Built>, address: SocketAddr) -> Re
     }
     say!("{} is served at http://{address}/ (API: http://{address}/v1)", app.model.name);
     let (close, closed) = oneshot::channel::<()>();
-    let listening = tokio::spawn(listen::listen(listener, routes::router(app, built), async {
+    let router = routes::router(app, built);
+    let listening = tokio::spawn(listen::listen(Arc::clone(app), listener, router, async {
         let _ = closed.await;
     }));
+    // Whoever was not refused is answered, and takes the answer.
+    let ended = async {
+        idle(app).await;
+        let _ = close.send(());
+        let _ = listening.await;
+    };
+    tokio::pin!(ended);
     signals.next().await;
     app.drain();
     let grace = app.limits.grace;
     eprintln!("sixpack: shutting down; what runs has {grace} seconds to end, unless asked again");
     tokio::select! {
-        () = idle(app) => {}
+        () = &mut ended => return Ok(()),
         () = sleep(Duration::from_secs_f64(grace)) => {}
         () = signals.next() => {}
     }
     app.end();
     // Whoever is still there hears the reason at its next token.
-    let _ = timeout(LAST_WORDS, idle(app)).await;
-    let _ = close.send(());
-    let _ = timeout(LAST_WORDS, listening).await;
+    let _ = timeout(LAST_WORDS, ended).await;
     Ok(())
 }
 
-/// Until nobody runs or waits.
+/// Until nobody is there.
 async fn idle(app: &App) {
     while !app.admission.is_idle() {
         sleep(Duration::from_millis(20)).await;

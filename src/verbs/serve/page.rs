@@ -1,5 +1,5 @@
-//! The web page: a small one that is part of the program and asks this server, or one that runs the model in the browser,
-//! of which the module is compiled for another target and comes from a folder.
+//! The web page, `examples/web/page`: its files are part of the program, and it asks this server to run the model. Built
+//! with the module that runs models in the browser, which is compiled for another target, it comes from a folder.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use axum::handler::HandlerWithoutStateExt;
 use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Value, json};
 use tower_http::services::{ServeDir, ServeFile};
 
 use super::app::App;
@@ -27,12 +27,39 @@ pub(super) struct Asset {
     pub(super) bytes: &'static [u8],
 }
 
-/// Everything that is served beside the API.
-pub(super) static ASSETS: &[Asset] =
-    &[Asset { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("page.html") }];
+/// A file of the page as it lies in the source tree.
+macro_rules! asset {
+    ($path:literal, $file:literal, $kind:literal) => {
+        Asset {
+            path: $path,
+            content_type: concat!($kind, "; charset=utf-8"),
+            bytes: include_bytes!(concat!("../../../examples/web/page/", $file)),
+        }
+    };
+}
+
+/// The page, but for what runs a model in the browser.
+pub(super) static ASSETS: &[Asset] = &[
+    asset!("/", "index.html", "text/html"),
+    asset!("/style.css", "style.css", "text/css"),
+    asset!("/page.js", "page.js", "text/javascript"),
+    asset!("/chart.js", "chart.js", "text/javascript"),
+    asset!("/heat.js", "heat.js", "text/javascript"),
+    asset!("/remote.js", "remote.js", "text/javascript"),
+    asset!("/words.js", "words.js", "text/javascript"),
+];
+
+/// Where the page asks what zstd needs for a text.
+pub(super) const ZSTD: &str = "/page/zstd";
+
+/// What the page offers where the server runs the model: where to ask, seen from the page.
+pub(super) fn models(app: &App) -> Value {
+    let (name, bytes) = (&app.model.name, app.model.bytes);
+    json!([{ "api": "v1", "zstd": ZSTD[1..], "name": name, "about": "run by this server", "bytes": bytes }])
+}
 
 /// What the page may do: nothing from elsewhere, and no page of elsewhere may hold it in a frame.
-pub(super) const POLICY: &str = "default-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
+pub(super) const POLICY: &str = "default-src 'self' 'wasm-unsafe-eval'; img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
 
 /// A page in a folder, and the file of the model if it is one.
 #[derive(Debug)]

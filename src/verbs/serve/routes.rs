@@ -11,6 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::baseline;
 use super::completions::complete;
 use super::error::ApiError;
 use super::metrics;
@@ -28,6 +29,7 @@ pub(super) fn router(app: &Arc<App>, built: Option<&Built>) -> Router {
     let mut router = Router::new()
         .route("/v1/completions", post(complete))
         .route("/v1/models", get(models))
+        .route(page::ZSTD, post(baseline::zstd))
         .route("/v1/models/{name}", get(model))
         .route("/health", get(health))
         .route("/metrics", get(text_of_metrics));
@@ -37,7 +39,9 @@ pub(super) fn router(app: &Arc<App>, built: Option<&Built>) -> Router {
             let own = page::ASSETS
                 .iter()
                 .fold(router, |router, asset| router.route(asset.path, get(|| async { serve(asset) })));
-            own.fallback(|uri: Uri| async move { ApiError::unknown_path(uri.path()) })
+            let models = page::models(app);
+            own.route("/models.json", get(|| async { Json(models) }))
+                .fallback(|uri: Uri| async move { ApiError::unknown_path(uri.path()) })
         }
     };
     router
@@ -59,23 +63,23 @@ async fn answer(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "object": "list", "data": [app.model] }))
+    Json(json!({ "object": "list", "data": [app.described()] }))
 }
 
 async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     if name == app.model.name {
-        Ok(Json(&app.model).into_response())
+        Ok(Json(app.described()).into_response())
     } else {
         Err(ApiError::unknown_model(&name, &app.model.name))
     }
 }
 
 async fn health(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
-    let (status, word) = match app.is_draining() {
-        false => (StatusCode::OK, "ok"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-    };
-    (status, Json(json!({ "status": word })))
+    match app.failed() {
+        _ if app.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "draining" }))),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "failed", "reason": reason }))),
+        None => (StatusCode::OK, Json(json!({ "status": "ok" }))),
+    }
 }
 
 async fn text_of_metrics(State(app): State<Arc<App>>) -> Response {

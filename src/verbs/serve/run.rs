@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use sixpack_runtime::generate::{Limits, Listener, Wants};
 use sixpack_runtime::{Engine, Sampler, Sampling, Scored, now};
+use tokio::runtime::Handle;
 use tokio::sync::SemaphorePermit;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, timeout_at};
 
 use super::admission::Slot;
 use super::answer::{Finish, Usage};
@@ -41,7 +43,7 @@ pub(super) struct Run {
     pub(super) request: Completion,
     pub(super) prompts: Vec<Ids>,
     pub(super) arrived: Instant,
-    pub(super) to: UnboundedSender<Event>,
+    pub(super) to: Sender<Event>,
     pub(super) slot: Slot,
 }
 
@@ -65,8 +67,8 @@ impl From<sixpack_runtime::Error> for End {
 }
 
 impl Run {
-    /// Runs to the end. The place is free before the client is told.
-    pub(super) fn run(self) {
+    /// Runs to the end and gives the last event; the place is free before the client is told.
+    pub(super) fn run(self) -> Event {
         let metrics = &self.app.metrics;
         metrics.queue_seconds.observe(self.arrived.elapsed().as_secs_f64());
         let end = self.completions();
@@ -76,18 +78,24 @@ impl Run {
             Err(End::Gone) => ("client_left", Event::Done(Usage::default())),
             Err(End::Late) => ("timeout", Event::Failed(ApiError::late(self.app.limits.timeout))),
             Err(End::Shutdown) => ("shutdown", Event::Failed(ApiError::draining())),
+            Err(End::Failed(error)) if error.is_of_gpu() => {
+                ("failed", Event::Failed(ApiError::machine(&error.to_string())))
+            }
             Err(End::Failed(error)) => ("failed", Event::Failed(ApiError::internal(error))),
         };
         metrics.ended(how);
         drop(self.slot);
-        // A client that has left reads nothing.
-        let _ = self.to.send(event);
+        event
     }
 
     fn completions(&self) -> Result<Usage, End> {
         let mut engine = self.app.fork()?;
         let done = self.completions_on(&mut engine);
-        self.app.give_back(engine);
+        let error = match &done {
+            Err(End::Failed(error)) => Some(error),
+            _ => None,
+        };
+        self.app.give_back(engine, error);
         done
     }
 
@@ -105,6 +113,20 @@ impl Run {
         }
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
         Ok(usage)
+    }
+
+    /// Waits until the client has taken so much that an event has room. A client that takes nothing at all loses its
+    /// connection, and with it the channel closes.
+    fn wait_to_send(&self, event: Event) -> Result<(), End> {
+        Handle::current().block_on(async {
+            tokio::select! {
+                sent = timeout_at(self.app.deadline(self.arrived), self.to.send(event)) => match sent {
+                    Ok(sent) => sent.map_err(|_| End::Gone),
+                    Err(_) => Err(End::Late),
+                },
+                () = self.app.ended() => Err(End::Shutdown),
+            }
+        })
     }
 
     /// Continues `prompt` as completion `index`, the `j`th of its prompt. Gives the number of tokens, and the turn on.
@@ -183,11 +205,20 @@ impl<'a> Voice<'a> {
         }
     }
 
-    fn say(&self, piece: Piece, finish: Option<Finish>) {
-        if finish.is_some() || piece != Piece::default() {
-            // A client that has left is seen at the next turn.
-            let _ = self.run.to.send(Event::Piece { index: self.index, piece, finish });
+    /// Gives the client more. Where it has not taken what was given before, others compute while it is waited for.
+    fn say(&mut self, piece: Piece, finish: Option<Finish>) {
+        if finish.is_none() && piece == Piece::default() {
+            return;
         }
+        let sent = match self.run.to.try_send(Event::Piece { index: self.index, piece, finish }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(End::Gone),
+            Err(TrySendError::Full(event)) => {
+                self.turn = None;
+                self.run.wait_to_send(event)
+            }
+        };
+        self.end = sent.err();
     }
 
     fn finish(mut self) -> Result<(usize, Option<SemaphorePermit<'a>>), End> {
@@ -198,7 +229,10 @@ impl<'a> Voice<'a> {
         let piece = self.assembly.finish();
         let whole = self.generated == self.run.request.max_tokens && !self.assembly.stopped();
         self.say(piece, Some(if whole { Finish::Length } else { Finish::Stop }));
-        Ok((self.generated, self.turn))
+        match self.end {
+            Some(end) => Err(end),
+            None => Ok((self.generated, self.turn)),
+        }
     }
 }
 
@@ -229,6 +263,6 @@ impl Listener for Voice<'_> {
         let piece = self.assembly.ready();
         self.say(piece, None);
         // The last token needs no turn after it.
-        go_on && (self.generated == self.run.request.max_tokens || self.next_turn())
+        go_on && self.end.is_none() && (self.generated == self.run.request.max_tokens || self.next_turn())
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 /// A tokenizer that knows the letters of its text, bytes for all else.
-fn tokenizer() -> Tokenizer {
+pub(crate) fn tokenizer() -> Tokenizer {
     let text = "the end of the rope: the end, the end and the beginning of the end. ".repeat(20);
     let dir = tempfile::tempdir().expect("folder");
     let corpus = dir.path().join("corpus.txt");
