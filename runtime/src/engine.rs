@@ -8,6 +8,8 @@ use std::sync::{Arc, Once};
 use sixpack_formats::{Model, ModelConfig};
 
 use crate::cpu::{self, Fast};
+#[cfg(not(target_family = "wasm"))]
+use crate::cuda::{self, Cuda};
 use crate::device::{self, Choice, Demands, Device, Opened};
 use crate::generate::{self, Limits, Listener};
 use crate::metric::{self, Evaluation};
@@ -30,8 +32,19 @@ pub struct Engine {
 
 #[derive(Debug)]
 enum Machine {
-    Cpu { ops: Fast, weights: Arc<Weights<cpu::Weight>> },
-    Wgpu { ops: Box<Wgpu>, weights: Arc<Weights<wgpu::Weight>> },
+    Cpu {
+        ops: Fast,
+        weights: Arc<Weights<cpu::Weight>>,
+    },
+    Wgpu {
+        ops: Box<Wgpu>,
+        weights: Arc<Weights<wgpu::Weight>>,
+    },
+    #[cfg(not(target_family = "wasm"))]
+    Cuda {
+        ops: Box<Cuda>,
+        weights: Arc<Weights<cuda::Weight>>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +67,11 @@ macro_rules! on {
         match &mut $engine.machine {
             Machine::Cpu { ops: $ops, weights: $weights } => $run,
             Machine::Wgpu { ops, weights: $weights } => {
+                let $ops = &mut **ops;
+                $run
+            }
+            #[cfg(not(target_family = "wasm"))]
+            Machine::Cuda { ops, weights: $weights } => {
                 let $ops = &mut **ops;
                 $run
             }
@@ -82,6 +100,11 @@ impl Engine {
             Opened::Wgpu(index, ops, weights, spare) => {
                 let spare = spare.map(|weights| Spare::new(threads, weights));
                 (Machine::Wgpu { ops, weights }, Device::Wgpu(Some(index)), spare)
+            }
+            #[cfg(not(target_family = "wasm"))]
+            Opened::Cuda(index, ops, weights, spare) => {
+                let spare = spare.map(|weights| Spare::new(threads, weights));
+                (Machine::Cuda { ops, weights }, Device::Cuda(Some(index)), spare)
             }
         };
         Ok(Self { config: Arc::new(model.config.clone()), machine, device, choice, spare })
@@ -124,6 +147,8 @@ impl Engine {
         let machine = match &self.machine {
             Machine::Cpu { weights, .. } => Machine::Cpu { ops: Fast::new(threads)?, weights: Arc::clone(weights) },
             Machine::Wgpu { ops, weights } => Machine::Wgpu { ops: Box::new(ops.fork()), weights: Arc::clone(weights) },
+            #[cfg(not(target_family = "wasm"))]
+            Machine::Cuda { ops, weights } => Machine::Cuda { ops: Box::new(ops.fork()), weights: Arc::clone(weights) },
         };
         let spare = self.spare.clone().map(|spare| Spare { threads, ..spare });
         Ok(Self { config: Arc::clone(&self.config), machine, device: self.device, choice: self.choice.clone(), spare })

@@ -43,7 +43,7 @@ struct Cpu {
     tokens_per_second: f64,
 }
 
-/// What of CUDA there is; this version only looks.
+/// What of CUDA there is.
 #[derive(Debug, Serialize)]
 struct Cuda<'a> {
     found: Vec<Found<'a>>,
@@ -130,7 +130,8 @@ fn lines(survey: &Survey, libraries: &Libraries) -> String {
     ]];
     rows.extend(survey.adapters.iter().map(row));
     let table = render(&["device", "what", "driver", "self-check", "tokens/s"], &rows);
-    let limits: String = survey.adapters.iter().map(limits).collect();
+    // These are WebGPU's.
+    let limits: String = survey.adapters.iter().filter(|a| a.facts.backend != "cuda").map(limits).collect();
     let cuda = cuda(libraries);
     format!("{table}{limits}{cuda}auto takes {}: {}\n", survey.choice.device, survey.choice)
 }

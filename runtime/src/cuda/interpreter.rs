@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sixpack_formats::{Model, OptimizerGroup, TensorSpec};
+use sixpack_formats::{Model, ModelConfig, OptimizerGroup, TensorSpec};
 
 use super::act::{Act, Weight};
 use super::gpu::Gpu;
@@ -11,7 +11,7 @@ use super::memory::{Buffer, Kind};
 use super::remembered::Remembered;
 use super::tape::{Call, Tape};
 use super::tokens::Tokens;
-use crate::cpu::Dense;
+use crate::cpu::{self, Dense};
 use crate::{Batch, Error, Heads, Ops, ReadBack, Result, Rope, Site, Weights};
 
 /// The model on a GPU of NVIDIA's. Operations are queued; [`ReadBack::read`] waits.
@@ -81,6 +81,14 @@ impl Cuda {
     pub fn load(&self, model: &Model) -> Result<Weights<Weight>> {
         let make = |spec: &TensorSpec| self.weight(&Dense::load(spec, &model.tensors[&spec.id]), is_control(spec));
         Weights::build(&model.config, make)
+    }
+
+    /// Parameters that the CPU has, on this GPU.
+    ///
+    /// # Errors
+    /// As [`Cuda::weight`].
+    pub fn bring_weights(&self, config: &ModelConfig, weights: &Weights<cpu::Weight>) -> Result<Weights<Weight>> {
+        Weights::build(config, |spec| self.weight(&weights[spec.id].to_dense(), is_control(spec)))
     }
 
     /// Takes the tokens of a pass that was [recorded](Gpu::record) and is to run on others: where those of the last pass

@@ -7,6 +7,8 @@ use sixpack_formats::{Model, ModelConfig};
 use super::decide::{Choice, Tried, Why, decide};
 use super::{Device, check, probe};
 use crate::cpu::{self, Fast};
+#[cfg(not(target_family = "wasm"))]
+use crate::cuda;
 use crate::wgpu::{self, Wgpu, adapters};
 use crate::{Error, Result, Weights, count};
 
@@ -41,6 +43,9 @@ pub(crate) enum Opened {
     Cpu(Fast, Arc<Weights<cpu::Weight>>),
     /// The GPU with this number; where it was not asked for, what to go on with on the CPU when it is lost.
     Wgpu(usize, Box<Wgpu>, Arc<Weights<wgpu::Weight>>, Option<Arc<Weights<cpu::Weight>>>),
+    /// The same through CUDA.
+    #[cfg(not(target_family = "wasm"))]
+    Cuda(usize, Box<cuda::Cuda>, Arc<Weights<cuda::Weight>>, Option<Arc<Weights<cpu::Weight>>>),
 }
 
 /// Opens `device` and loads `model`; with what was chosen, where that was left open.
@@ -68,6 +73,14 @@ pub(crate) async fn open(
             gpu.settle().await?;
             Ok((Opened::Wgpu(index, Box::new(gpu), Arc::new(weights), None), None))
         }
+        #[cfg(not(target_family = "wasm"))]
+        Device::Cuda(wanted) => {
+            let index = wanted.unwrap_or(0);
+            let gpu = super::nvidia::ready(index, demands.tolerance).await?;
+            let weights = gpu.load(model)?;
+            Ok((Opened::Cuda(index, Box::new(gpu), Arc::new(weights), None), None))
+        }
+        #[cfg(target_family = "wasm")]
         Device::Cuda(_) => Err(no_cuda(device)),
     }
 }
@@ -83,18 +96,17 @@ pub async fn present(device: Device) -> Result<()> {
             let adapters = adapters().await;
             ready(&adapters[pick(&adapters, wanted)?], check::TOLERANCE).await.map(drop)
         }
+        #[cfg(not(target_family = "wasm"))]
+        Device::Cuda(wanted) => super::nvidia::ready(wanted.unwrap_or(0), check::TOLERANCE).await.map(drop),
+        #[cfg(target_family = "wasm")]
         Device::Cuda(_) => Err(no_cuda(device)),
     }
 }
 
-/// Why there is none: what is missing of CUDA, or that this version has no interpreter for it.
+/// There is none in a browser.
+#[cfg(target_family = "wasm")]
 fn no_cuda(device: Device) -> Error {
-    #[cfg(not(target_family = "wasm"))]
-    let missing = crate::cuda::Libraries::find(&crate::cuda::Places::usual()).why_not();
-    #[cfg(target_family = "wasm")]
-    let missing: Option<String> = None;
-    let reason = missing.unwrap_or_else(|| "this version has no CUDA machine yet".into());
-    Error::NoDevice { wanted: device.to_string(), reason }
+    Error::NoDevice { wanted: device.to_string(), reason: "a browser has no CUDA".into() }
 }
 
 /// The number of the GPU that is meant.
@@ -131,6 +143,11 @@ async fn auto(model: &Model, threads: usize, demands: &Demands) -> Result<(Opene
         return Ok((Opened::Cpu(ops, weights), choice));
     }
     let (mut tried, mut best) = (Vec::new(), None);
+    // Only the fastest keeps its memory.
+    let mut keep = |timed: Option<(f64, Opened)>| {
+        let both = [best.take(), timed].into_iter().flatten();
+        best = both.reduce(|a, b| if b.0 > a.0 { b } else { a });
+    };
     for (index, adapter) in adapters.iter().enumerate() {
         if demands.hardware && adapter.is_software() {
             tried.push(Tried::Software);
@@ -139,14 +156,24 @@ async fn auto(model: &Model, threads: usize, demands: &Demands) -> Result<(Opene
         let timed = timed(model, adapter, demands.tolerance).await;
         let speed = timed.as_ref().map(|(speed, ..)| *speed).map_err(ToString::to_string);
         tried.push(Tried::new(Device::Wgpu(Some(index)), adapter.name(), speed));
-        // Only the fastest keeps its memory.
-        best = [best, timed.ok()].into_iter().flatten().reduce(|a, b| if b.0 > a.0 { b } else { a });
+        let opened = |(speed, gpu, on_gpu)| {
+            (speed, Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(Arc::clone(&weights))))
+        };
+        keep(timed.ok().map(opened));
+    }
+    #[cfg(not(target_family = "wasm"))]
+    for (index, facts) in super::nvidia::gpus().into_iter().enumerate() {
+        let timed = super::nvidia::timed(model, index, demands.tolerance).await;
+        let speed = timed.as_ref().map(|(speed, ..)| *speed).map_err(ToString::to_string);
+        tried.push(Tried::new(Device::Cuda(Some(index)), facts.name, speed));
+        let opened = |(speed, gpu, on_gpu)| {
+            (speed, Opened::Cuda(index, Box::new(gpu), Arc::new(on_gpu), Some(Arc::clone(&weights))))
+        };
+        keep(timed.ok().map(opened));
     }
     let choice = decide(false, &tried, probe::speed(&model.config, &weights, &mut ops)).await?;
-    let opened = match (choice.device, best) {
-        (Device::Wgpu(Some(index)), Some((_, gpu, on_gpu))) => {
-            Opened::Wgpu(index, Box::new(gpu), Arc::new(on_gpu), Some(weights))
-        }
+    let opened = match best {
+        Some((_, opened)) if choice.device != Device::Cpu => opened,
         _ => Opened::Cpu(ops, weights),
     };
     Ok((opened, choice))

@@ -3,6 +3,8 @@
 use std::future::ready;
 
 use super::decide::{Tried, decide};
+#[cfg(not(target_family = "wasm"))]
+use super::nvidia;
 use super::{Choice, Demands, Device, check, made_up, probe};
 use crate::cpu::Fast;
 use crate::wgpu::{self, Facts, Wgpu, adapters};
@@ -48,6 +50,10 @@ pub async fn survey(config: &ModelConfig, threads: usize) -> Result<Survey> {
     for (index, adapter) in adapters().await.iter().enumerate() {
         found.push(attempt(index, adapter, config, &weights).await);
     }
+    #[cfg(not(target_family = "wasm"))]
+    for (index, facts) in nvidia::gpus().into_iter().enumerate() {
+        found.push(attempt_cuda(index, facts, config, &weights).await);
+    }
     let tried: Vec<_> = found.iter().map(Adapter::tried).collect();
     let choice = decide(Demands::default().is_small(config), &tried, ready(Ok(cpu))).await?;
     Ok(Survey { cpu, threads, adapters: found, choice })
@@ -88,4 +94,33 @@ async fn attempt(
         Err(error) => (Err(error.to_string()), None),
     };
     Adapter { device: Device::Wgpu(Some(index)), facts: adapter.facts(), check, speed }
+}
+
+/// The same through CUDA.
+#[cfg(not(target_family = "wasm"))]
+async fn attempt_cuda(
+    index: usize,
+    facts: crate::cuda::Facts,
+    config: &ModelConfig,
+    weights: &Weights<cpu::Weight>,
+) -> Adapter {
+    let (check, speed) = match nvidia::difference(index).await {
+        Ok((worst, mut gpu)) => {
+            let speed = match gpu.bring_weights(config, weights) {
+                Ok(weights) => probe::speed(config, &weights, &mut gpu).await,
+                Err(error) => Err(error),
+            };
+            (Ok(worst), Some(speed.map_err(|e| e.to_string())))
+        }
+        Err(error) => (Err(error.to_string()), None),
+    };
+    // What is of WebGPU stays empty.
+    let facts = Facts {
+        name: facts.name,
+        backend: "cuda".into(),
+        kind: "discrete".into(),
+        driver: facts.driver,
+        ..Facts::default()
+    };
+    Adapter { device: Device::Cuda(Some(index)), facts, check, speed }
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <vector>
 
 #include "cuda.hpp"
 
@@ -57,6 +58,36 @@ void store(void *at, int kind, std::size_t i, float x) {
     } else {
         static_cast<bf16 *>(at)[i] = from_float<bf16>(x);
     }
+}
+
+// `[count, k]` of a matrix whose columns are of length `k` (`whole`), or whose rows are.
+std::vector<float> gathered(const void *from, const Layout &layout, int item, std::uint64_t count, std::uint64_t k,
+                            bool whole) {
+    std::vector<float> all(count * k);
+    for (std::uint64_t j = 0; j < count; ++j) {
+        for (std::uint64_t i = 0; i < k; ++i) {
+            all[j * k + i] = load(from, layout.kind, item * layout.stride + (whole ? j * layout.lead + i : i * layout.lead + j));
+        }
+    }
+    return all;
+}
+
+float dot(const float *a, const float *b, std::uint64_t k) {
+    float sums[16] = {};
+    std::uint64_t i = 0;
+    for (; i + 16 <= k; i += 16) {
+        for (int j = 0; j < 16; ++j) {
+            sums[j] += a[i + j] * b[i + j];
+        }
+    }
+    float sum = 0.0f;
+    for (; i < k; ++i) {
+        sum += a[i] * b[i];
+    }
+    for (const float part : sums) {
+        sum += part;
+    }
+    return sum;
 }
 
 bool fits(const Layout &layout) {
@@ -152,18 +183,13 @@ int cublasLtMatmul(void *, void *description, const float *factor, const void *a
     const float by = *factor, kept = *keep;
     return host::queue(stream, [=] {
         for (int item = 0; item < result.count; ++item) {
+            const std::vector<float> rows = gathered(a, first, item, m, k, how.turned[0]);
+            const std::vector<float> columns = gathered(b, second, item, n, k, !how.turned[1]);
             for (std::uint64_t column = 0; column < n; ++column) {
                 for (std::uint64_t row = 0; row < m; ++row) {
-                    float sum = 0.0f;
-                    for (std::uint64_t i = 0; i < k; ++i) {
-                        const auto at = item * first.stride + (how.turned[0] ? row * first.lead + i : i * first.lead + row);
-                        const auto to =
-                            item * second.stride + (how.turned[1] ? i * second.lead + column : column * second.lead + i);
-                        sum += load(a, first.kind, at) * load(b, second.kind, to);
-                    }
                     const auto at = item * result.stride + column * result.lead + row;
                     const float before = kept == 0.0f ? 0.0f : kept * load(c, added.kind, at);
-                    store(y, result.kind, at, by * sum + before);
+                    store(y, result.kind, at, by * dot(&rows[row * k], &columns[column * k], k) + before);
                 }
             }
         }
