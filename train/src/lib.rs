@@ -3,6 +3,7 @@
 
 #[cfg(not(target_family = "wasm"))]
 pub mod cuda;
+pub mod collective;
 pub mod engine;
 pub mod error;
 pub mod event;
@@ -24,6 +25,7 @@ mod tape;
 pub mod trainer;
 mod vector;
 
+pub use collective::{Alone, Collective};
 pub use engine::{CandleOps, CpuEngine, Gradients, Sequences};
 pub use error::{Error, Result};
 pub use event::Event;
