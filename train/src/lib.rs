@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod experiment;
 mod explain;
+mod gradients;
 pub mod init;
 pub mod loader;
 #[allow(unsafe_code, reason = "calls the gemm crate behind checked views")]
@@ -22,6 +23,7 @@ mod resume;
 pub mod schedule;
 pub mod sensitivity;
 mod tape;
+mod together;
 pub mod trainer;
 mod vector;
 
@@ -34,4 +36,5 @@ pub use loader::Loader;
 pub use optim::Optimizer;
 pub use params::Params;
 pub use recipe::Recipe;
+pub use together::check_world;
 pub use trainer::{Setup, Trainer};

@@ -73,27 +73,84 @@ impl Tape {
         gradient: Tensor,
         see: &mut dyn FnMut(TensorId, &Tensor) -> Result<()>,
     ) -> Result<HashMap<TensorId, Tensor>> {
+        self.walk(output, gradient, see, &mut |_, _| Ok(()))
+    }
+
+    /// [`Tape::backward`], which gives away the gradient of each of these leaves once it is complete, and says at once
+    /// which have none.
+    pub(crate) fn backward_by_leaf(
+        self,
+        output: &Tensor,
+        gradient: Tensor,
+        leaves: impl Iterator<Item = TensorId>,
+        give: &mut dyn FnMut(TensorId, Option<Tensor>) -> Result<()>,
+    ) -> Result<()> {
+        let mut uses: HashMap<TensorId, usize> = leaves.map(|id| (id, 0)).collect();
+        for argument in self.calls.iter().flatten().flat_map(|(call, _)| call.arguments()) {
+            uses.entry(argument.id()).and_modify(|uses| *uses += 1);
+        }
+        for (&id, _) in uses.iter().filter(|&(_, &uses)| uses == 0) {
+            give(id, None)?;
+        }
+        let mut done = |call: &Call, gradients: &mut HashMap<TensorId, Tensor>| {
+            for argument in call.arguments() {
+                let Some(uses) = uses.get_mut(&argument.id()) else { continue };
+                *uses -= 1;
+                if *uses == 0 {
+                    give(argument.id(), gradients.remove(&argument.id()))?;
+                }
+            }
+            Ok(())
+        };
+        self.walk(output, gradient, &mut |_, _| Ok(()), &mut done).map(drop)
+    }
+
+    /// Goes through the calls in reverse; `done` is told each with the gradients there are after it.
+    fn walk(
+        self,
+        output: &Tensor,
+        gradient: Tensor,
+        see: &mut dyn FnMut(TensorId, &Tensor) -> Result<()>,
+        done: &mut dyn FnMut(&Call, &mut HashMap<TensorId, Tensor>) -> Result<()>,
+    ) -> Result<HashMap<TensorId, Tensor>> {
         let Some(mut calls) = self.calls else { bail!("backward of operations that were not recorded") };
         let mut gradients = HashMap::from([(output.id(), gradient)]);
         while let Some((call, result)) = calls.pop() {
-            let Some(g) = gradients.remove(&result.id()) else { continue };
-            see(result.id(), &g)?;
-            match call {
-                Call::One(op, x) => accumulate(&mut gradients, &x, op.bwd(&x, &result, &g)?)?,
-                Call::Two(op, [a, b]) => {
-                    let (da, db) = op.bwd(&a, &b, &result, &g)?;
-                    accumulate(&mut gradients, &a, da)?;
-                    accumulate(&mut gradients, &b, db)?;
-                }
-                Call::Three(op, [a, b, c]) => {
-                    let (da, db, dc) = op.bwd(&a, &b, &c, &result, &g)?;
-                    accumulate(&mut gradients, &a, da)?;
-                    accumulate(&mut gradients, &b, db)?;
-                    accumulate(&mut gradients, &c, dc)?;
-                }
+            if let Some(g) = gradients.remove(&result.id()) {
+                see(result.id(), &g)?;
+                call.backward(&result, &g, &mut gradients)?;
             }
+            done(&call, &mut gradients)?;
         }
         Ok(gradients)
+    }
+}
+
+impl Call {
+    fn arguments(&self) -> &[Tensor] {
+        match self {
+            Self::One(_, x) => std::slice::from_ref(x),
+            Self::Two(_, arguments) => arguments,
+            Self::Three(_, arguments) => arguments,
+        }
+    }
+
+    /// Adds the gradients of the arguments, given that of the result.
+    fn backward(&self, result: &Tensor, g: &Tensor, gradients: &mut HashMap<TensorId, Tensor>) -> Result<()> {
+        match self {
+            Self::One(op, x) => accumulate(gradients, x, op.bwd(x, result, g)?),
+            Self::Two(op, [a, b]) => {
+                let (da, db) = op.bwd(a, b, result, g)?;
+                accumulate(gradients, a, da)?;
+                accumulate(gradients, b, db)
+            }
+            Self::Three(op, [a, b, c]) => {
+                let (da, db, dc) = op.bwd(a, b, c, result, g)?;
+                accumulate(gradients, a, da)?;
+                accumulate(gradients, b, db)?;
+                accumulate(gradients, c, dc)
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::{Alone, Collective, Limits, Tcp};
 use crate::loader::Rank;
 use crate::{Error, Result};
 
@@ -103,6 +104,17 @@ impl Launch {
         let slurm = by.sign.is_some();
         let cores = if slurm { number(get, "SLURM_CPUS_PER_TASK")? } else { None };
         Ok(Self { rank, local, meeting: Some(meeting(get, slurm)?), cores })
+    }
+
+    /// Meets the other processes, if there are any.
+    ///
+    /// # Errors
+    /// As [`Tcp::join`].
+    pub fn join(&self, limits: Limits) -> Result<Box<dyn Collective>> {
+        match &self.meeting {
+            Some(meeting) => Ok(Box::new(Tcp::join(self.rank, meeting, limits)?)),
+            None => Ok(Box::new(Alone)),
+        }
     }
 
     /// Threads for this process if it is to share its machine's cores with its neighbours.
