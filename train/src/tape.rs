@@ -185,3 +185,61 @@ impl InplaceOp2 for AddInPlace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use candle_core::{Device, Shape};
+
+    use super::*;
+
+    /// `x · w`, element by element, that notes when it goes backward.
+    struct Noted(&'static str, Arc<Mutex<Vec<String>>>);
+
+    impl CustomOp2 for Noted {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
+            let (x, w) = (crate::ops::values(x, xl)?, crate::ops::values(w, wl)?);
+            Ok((CpuStorage::F32(x.iter().zip(w).map(|(x, w)| x * w).collect()), xl.shape().clone()))
+        }
+
+        fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+            self.1.lock().unwrap().push(format!("back through {}", self.0));
+            Ok((Some((w * g)?), Some((x * g)?)))
+        }
+    }
+
+    #[test]
+    fn leaves_are_given_away_after_their_first_use_and_before_what_came_earlier() {
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let leaf = |x: f32| Tensor::new(&[x], &Device::Cpu).unwrap();
+        let leaves = [("x", leaf(2.0)), ("shared", leaf(3.0)), ("late", leaf(5.0)), ("unused", leaf(7.0))];
+        let [x, shared, late, _] = leaves.each_ref().map(|(_, tensor)| tensor);
+        let mut tape = Tape::recording();
+        let noted = |name| Noted(name, Arc::clone(&notes));
+        let first = tape.two(x, shared, noted("first")).unwrap();
+        let second = tape.two(&first, late, noted("second")).unwrap();
+        let third = tape.two(&second, shared, noted("third")).unwrap();
+        let ids = leaves.iter().map(|(_, tensor)| tensor.id());
+        let mut give = |id, gradient: Option<Tensor>| {
+            let (name, _) = leaves.iter().find(|(_, tensor)| tensor.id() == id).unwrap();
+            let gradient = gradient.map(|g| g.to_vec1::<f32>().unwrap());
+            notes.lock().unwrap().push(format!("{name}: {gradient:?}"));
+            Ok(())
+        };
+        tape.backward_by_leaf(&third, leaf(1.0), ids, &mut give).unwrap();
+        let mut notes = notes.lock().unwrap();
+        // x · shared · late · shared.
+        assert_eq!(notes[0], "unused: None");
+        assert_eq!(
+            notes[1..5],
+            ["back through third", "back through second", "late: Some([18.0])", "back through first"]
+        );
+        // Those of one call come in the order of its arguments.
+        assert_eq!(notes.split_off(5), ["x: Some([45.0])", "shared: Some([60.0])"]);
+    }
+}
