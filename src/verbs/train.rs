@@ -34,8 +34,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let launch = Launch::from_env().map_err(misuse)?;
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
-    let limit = Duration::from_secs(args.rank_timeout);
-    let all = launch.join(Limits { join: limit, silence: limit })?;
+    let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
     let tokenizer = data::tokenizer_for(&args.data, args.tokenizer.as_deref());
     let trained = tokenizer.and_then(|tokenizer| {
         let run = Run {

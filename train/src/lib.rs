@@ -1,9 +1,9 @@
 //! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop, experiments.
 #![deny(unsafe_code)]
 
+pub mod collective;
 #[cfg(not(target_family = "wasm"))]
 pub mod cuda;
-pub mod collective;
 pub mod engine;
 pub mod error;
 pub mod event;

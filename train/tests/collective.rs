@@ -16,8 +16,7 @@ fn meeting() -> Meeting {
 }
 
 fn limits(milliseconds: u64) -> Limits {
-    let limit = Duration::from_millis(milliseconds);
-    Limits { join: limit, silence: limit }
+    Limits::of(Duration::from_millis(milliseconds))
 }
 
 /// What `rank` does on each of several ranks.
@@ -127,6 +126,14 @@ fn an_idle_rank_is_alive_and_a_silent_one_is_not() {
         all.exchange(&[]).map(drop)
     });
     assert!(done.iter().all(Result::is_ok) && begin.elapsed() > Duration::from_secs(1), "{done:?}");
+    let impatient = Limits { patience: Duration::from_millis(300), ..Limits::default() };
+    let done = ranks(3, impatient, |all, rank| {
+        if rank == 2 {
+            std::thread::sleep(Duration::from_millis(1000));
+        }
+        all.exchange(&[]).map(drop)
+    });
+    assert_eq!(message(done.into_iter().next().unwrap()), "rank 2 was lost: it did nothing for 0.3 s");
     // One that knows the handshake, and then says nothing.
     let meeting = meeting();
     std::thread::scope(|scope| {

@@ -187,6 +187,14 @@ fn what_is_not_the_same_run_is_refused_on_all_ranks() {
     );
 }
 
+#[test]
+fn training_that_diverges_ends_with_one_message() {
+    let overrides =
+        ["optimizer.matrix.lr=1e3", "optimizer.token.lr=1e3", "optimizer.scalar.lr=1e3", "budget.steps=100"];
+    let messages = ranks(2, |all| run(all, recipe(&overrides), None, false, None).unwrap_err().to_string());
+    assert!(messages[0].starts_with("training diverged at step") && messages[0] == messages[1], "{messages:?}");
+}
+
 /// A rank that hears one sum wrongly.
 #[derive(Debug)]
 struct Deaf<'a>(&'a dyn Collective);

@@ -256,6 +256,8 @@ mod tests {
         let mut bound = step.clone();
         bound.push(("SLURM_CPUS_PER_TASK", "6"));
         assert_eq!(launch(&bound).unwrap().threads(), 6);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(launch(&step).unwrap().threads(), (cores / 4).max(1));
         let bare = [&script[..], &[("SLURM_STEP_ID", "0"), ("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.9")]].concat();
         assert_eq!(launch(&bare).unwrap().meeting.unwrap().host, "10.0.0.9");
     }

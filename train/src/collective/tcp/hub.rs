@@ -35,7 +35,7 @@ impl Hub {
         let mut complete = Instant::now();
         let mut lost = false;
         loop {
-            let event = match events.recv_timeout(self.patience / 16) {
+            let event = match events.recv_timeout(self.patience / 8) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
@@ -43,7 +43,7 @@ impl Hub {
                     let idle = parts.iter().all(VecDeque::is_empty);
                     if let Some(rank) = late.filter(|_| !idle && !lost && complete.elapsed() > self.patience) {
                         lost = true;
-                        self.lose(rank, &format!("it did nothing for {} s", self.patience.as_secs()));
+                        self.lose(rank, &format!("it did nothing for {} s", self.patience.as_secs_f64()));
                     }
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! How the ranks find each other: rank 0 listens until all others have said who they are.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -83,8 +83,7 @@ pub(super) fn reach_first(rank: Rank, meeting: &Meeting, limits: Limits) -> Resu
     let fail = |reason: String| Error::Join { meeting: meeting.to_string(), reason };
     let deadline = Instant::now() + limits.join;
     let mut stream = loop {
-        let reached = addresses(meeting).and_then(|at| TcpStream::connect_timeout(&at, limits.join.min(HELLO)));
-        match reached {
+        match connect(meeting, limits.join.min(HELLO)) {
             Ok(stream) => break stream,
             Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
             Err(e) => {
@@ -107,9 +106,16 @@ pub(super) fn reach_first(rank: Rank, meeting: &Meeting, limits: Limits) -> Resu
     }
 }
 
-fn addresses(meeting: &Meeting) -> std::io::Result<SocketAddr> {
-    let mut found = (meeting.host.as_str(), meeting.port).to_socket_addrs()?;
-    found.next().ok_or_else(|| std::io::Error::new(ErrorKind::NotFound, "the name has no address"))
+/// Connects to the first of a name's addresses that answers.
+fn connect(meeting: &Meeting, timeout: Duration) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in (meeting.host.as_str(), meeting.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Listens at an address that is given as one; at a name on all, as a machine may know itself as 127.0.1.1.

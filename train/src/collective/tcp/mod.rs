@@ -29,14 +29,24 @@ use waiting::{Waiting, wait};
 pub struct Limits {
     /// For all to be there.
     pub join: Duration,
-    /// For a sign of life of a rank that is there. One that gives some, but does nothing while others wait for it, is
-    /// waited for thirty times as long: measuring a size or writing a checkpoint may take minutes.
+    /// For a sign of life of a rank that is there.
     pub silence: Duration,
+    /// For a rank that gives signs of life, but does not do what others wait for.
+    pub patience: Duration,
+}
+
+impl Limits {
+    /// So long for a rank to come and for its signs of life, and thirty times as long for one that is busy: measuring a
+    /// size or writing a checkpoint may take minutes.
+    pub fn of(limit: Duration) -> Self {
+        Self { join: limit, silence: limit, patience: 30 * limit }
+    }
 }
 
 impl Default for Limits {
+    /// Of a minute.
     fn default() -> Self {
-        Self { join: Duration::from_secs(60), silence: Duration::from_secs(60) }
+        Self::of(Duration::from_secs(60))
     }
 }
 
@@ -91,7 +101,7 @@ impl Tcp {
             Link::start(stream, limits.silence, hand_on).map(Some)
         });
         let links = links.collect::<std::io::Result<_>>().map_err(system)?;
-        let hub = Hub { links, waiting: Arc::clone(&waiting), patience: 30 * limits.silence };
+        let hub = Hub { links, waiting: Arc::clone(&waiting), patience: limits.patience };
         let serve = move || hub.run(&events);
         let serving = std::thread::Builder::new().name("ranks: hub".into()).spawn(serve).map_err(system)?;
         Ok(Self { rank, waiting, way: Way::Hub(sender, Some(serving)) })
