@@ -11,6 +11,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layou
 
 use crate::vector::add;
 
+/// By the tensors they are the gradients of.
+type Gradients = HashMap<TensorId, Tensor>;
+
 /// An operation with its arguments.
 enum Call {
     One(Box<dyn CustomOp1>, Tensor),
@@ -62,7 +65,7 @@ impl Tape {
 
     /// Gradients of every tensor that `output` was computed from and that no recorded call made: the leaves.
     /// `gradient` is that of `output`. Memory is given back as the tape is gone through.
-    pub(crate) fn backward(self, output: &Tensor, gradient: Tensor) -> Result<HashMap<TensorId, Tensor>> {
+    pub(crate) fn backward(self, output: &Tensor, gradient: Tensor) -> Result<Gradients> {
         self.backward_watched(output, gradient, &mut |_, _| Ok(()))
     }
 
@@ -72,7 +75,7 @@ impl Tape {
         output: &Tensor,
         gradient: Tensor,
         see: &mut dyn FnMut(TensorId, &Tensor) -> Result<()>,
-    ) -> Result<HashMap<TensorId, Tensor>> {
+    ) -> Result<Gradients> {
         self.walk(output, gradient, see, &mut |_, _| Ok(()))
     }
 
@@ -92,7 +95,7 @@ impl Tape {
         for (&id, _) in uses.iter().filter(|&(_, &uses)| uses == 0) {
             give(id, None)?;
         }
-        let mut done = |call: &Call, gradients: &mut HashMap<TensorId, Tensor>| {
+        let mut done = |call: &Call, gradients: &mut Gradients| {
             for argument in call.arguments() {
                 let Some(uses) = uses.get_mut(&argument.id()) else { continue };
                 *uses -= 1;
@@ -111,8 +114,8 @@ impl Tape {
         output: &Tensor,
         gradient: Tensor,
         see: &mut dyn FnMut(TensorId, &Tensor) -> Result<()>,
-        done: &mut dyn FnMut(&Call, &mut HashMap<TensorId, Tensor>) -> Result<()>,
-    ) -> Result<HashMap<TensorId, Tensor>> {
+        done: &mut dyn FnMut(&Call, &mut Gradients) -> Result<()>,
+    ) -> Result<Gradients> {
         let Some(mut calls) = self.calls else { bail!("backward of operations that were not recorded") };
         let mut gradients = HashMap::from([(output.id(), gradient)]);
         while let Some((call, result)) = calls.pop() {
@@ -136,7 +139,7 @@ impl Call {
     }
 
     /// Adds the gradients of the arguments, given that of the result.
-    fn backward(&self, result: &Tensor, g: &Tensor, gradients: &mut HashMap<TensorId, Tensor>) -> Result<()> {
+    fn backward(&self, result: &Tensor, g: &Tensor, gradients: &mut Gradients) -> Result<()> {
         match self {
             Self::One(op, x) => accumulate(gradients, x, op.bwd(x, result, g)?),
             Self::Two(op, [a, b]) => {
@@ -156,7 +159,7 @@ impl Call {
 
 /// Adds a gradient to what there is. Every op returns tensors of its own, or passes on the one it was given, which
 /// nothing else holds any more: they may be written to.
-fn accumulate(gradients: &mut HashMap<TensorId, Tensor>, of: &Tensor, gradient: Option<Tensor>) -> Result<()> {
+fn accumulate(gradients: &mut Gradients, of: &Tensor, gradient: Option<Tensor>) -> Result<()> {
     let Some(gradient) = gradient else { return Ok(()) };
     match gradients.get(&of.id()) {
         Some(sum) => sum.inplace_op2(&gradient, &AddInPlace),
