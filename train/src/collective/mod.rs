@@ -4,6 +4,9 @@
 //! Every rank calls the same operations in the same order. An operation is started and waited for apart, so that the
 //! sums of some gradients travel while others are still computed. Sums are taken in the order of the ranks, so every
 //! rank gets the same bits.
+//!
+//! [`Tcp`] has buckets in memory. Ranks on GPUs implement [`Collective`] of their own buckets, where waiting makes a stream
+//! wait and not the host, and keep a [`Tcp`] for what is small: to meet, to agree, to notice who was lost.
 
 pub mod launch;
 mod tcp;
