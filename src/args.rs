@@ -151,8 +151,13 @@ pub(crate) struct Train {
     /// Print the log as JSON lines (they are always in train.jsonl beside the checkpoint)
     #[arg(long)]
     pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) machine: Machine,
+    /// Several processes (torchrun, mpirun, srun): seconds to wait for a process to come, and for a sign of life of one
+    /// that is there
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) rank_timeout: u64,
+    /// Threads (default: one a core, shared by the processes of a machine)
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
 }
 
 /// `compress`.

@@ -3,20 +3,22 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use sixpack_compress::predict;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Digest, Model, checkpoint};
+use sixpack_train::collective::{Launch, Limits};
 use sixpack_train::event::{Event, Progress};
 use sixpack_train::loader::Source;
 use sixpack_train::trainer::{Sizing, Validation};
-use sixpack_train::{Recipe, Setup, Trainer};
+use sixpack_train::{Collective, Recipe, Setup, Trainer};
 
 use crate::args;
 use crate::data;
-use crate::misuse::misuse;
+use crate::misuse::{message, misuse};
 use crate::say::say;
 use crate::stop::{self, Busy};
 use crate::table::thousands;
@@ -29,20 +31,32 @@ pub(crate) const LOG: &str = "train.jsonl";
 const VALIDATION_TOKENS: usize = 65_536;
 
 pub(crate) fn run(args: &args::Train) -> Result<()> {
-    let run = Run {
-        recipe: recipe::load(&args.recipe, &args.set)?,
-        data: &args.data,
-        tokenizer: data::tokenizer_for(&args.data, args.tokenizer.as_deref())?,
-        out: &args.out,
-        resume: args.resume,
-        measure_size_every: args.measure_size_every,
-        validate_every: args.validate_every,
-        threads: args.machine.threads(),
-        json: args.json,
-        lines_to_stderr: false,
-    };
-    let stopped = run.train()?;
-    if stopped {
+    let launch = Launch::from_env().map_err(misuse)?;
+    let recipe = recipe::load(&args.recipe, &args.set)?;
+    sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
+    let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
+    let tokenizer = data::tokenizer_for(&args.data, args.tokenizer.as_deref());
+    let trained = tokenizer.and_then(|tokenizer| {
+        let run = Run {
+            recipe,
+            data: &args.data,
+            tokenizer,
+            out: &args.out,
+            resume: args.resume,
+            measure_size_every: args.measure_size_every,
+            validate_every: args.validate_every,
+            threads: args.threads.map_or_else(|| launch.threads(), usize::from),
+            json: args.json,
+            lines_to_stderr: false,
+            all: &*all,
+        };
+        run.train()
+    });
+    if let Err(error) = &trained {
+        // Those that it did not come from find no other reason.
+        all.leave(&message(error));
+    }
+    if trained? {
         say!("stopped; to go on: the same command with --resume");
     }
     Ok(())
@@ -62,12 +76,15 @@ pub(crate) struct Run<'a> {
     pub(crate) json: bool,
     /// For a verb whose standard output is something else.
     pub(crate) lines_to_stderr: bool,
+    /// The processes of the run; the first has the folder and the log.
+    pub(crate) all: &'a dyn Collective,
 }
 
 impl Run<'_> {
-    /// Trains to the end of the budget, or until Ctrl-C; whether it was stopped.
+    /// Trains to the end of the budget, or until Ctrl-C; whether it was stopped, for who has the log.
     pub(crate) fn train(self) -> Result<bool> {
-        if !self.resume && self.out.join(checkpoint::WEIGHTS).exists() {
+        let leads = self.all.rank().rank == 0;
+        if leads && !self.resume && self.out.join(checkpoint::WEIGHTS).exists() {
             let out = self.out.display();
             return Err(misuse(format!(
                 "{out} holds a checkpoint: go on from it with --resume, or choose another --out"
@@ -103,25 +120,41 @@ impl Run<'_> {
             sizing,
             validation,
             stop: Some(&stop),
+            all: self.all,
             ..Setup::new(sources, threads)
         };
         let mut trainer =
             if self.resume { Trainer::resume(self.recipe, setup)? } else { Trainer::new(self.recipe, setup)? };
-        let mut log = Log { lines_to_stderr: self.lines_to_stderr, ..Log::create(self.out, self.resume, self.json)? };
+        let mut log = leads.then(|| Log::create(self.out, self.resume, self.json)).transpose()?;
+        if let Some(log) = &mut log {
+            log.lines_to_stderr = self.lines_to_stderr;
+        }
         let mut failed = None;
         let busy = Busy::begin();
         let done = trainer.run(&mut |event| {
-            if let Err(error) = log.write(event) {
+            let written = log.as_mut().map_or(Ok(()), |log| log.write(event));
+            if let Err(error) = written {
                 failed.get_or_insert(error);
                 stop.store(true, Ordering::Relaxed);
             }
         });
         drop(busy);
-        done?;
+        done.map_err(|error| with_the_way_on(error, trainer.saved()))?;
         match failed {
             Some(error) => Err(error),
-            None => Ok(log.stopped),
+            None => Ok(log.is_some_and(|log| log.stopped)),
         }
+    }
+}
+
+/// What to do about the loss of a process.
+fn with_the_way_on(error: sixpack_train::Error, saved: Option<u64>) -> anyhow::Error {
+    match (error, saved) {
+        (error @ sixpack_train::Error::Lost { .. }, Some(step)) => {
+            anyhow!("{error}; to go on from step {step}: the same command with --resume, on any number of processes")
+        }
+        (error @ sixpack_train::Error::Lost { .. }, None) => anyhow!("{error}; there is no checkpoint yet"),
+        (error, _) => error.into(),
     }
 }
 
@@ -163,9 +196,10 @@ impl Log {
 
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Start { parameters, step, threads, .. } => {
+            Event::Start { parameters, step, threads, ranks, .. } => {
                 let from = if *step > 0 { format!(" from step {step}") } else { String::new() };
-                self.line(&format!("training {} parameters on {threads} threads{from}", thousands(*parameters)));
+                let on = if *ranks > 1 { format!("{ranks} processes of ") } else { String::new() };
+                self.line(&format!("training {} parameters on {on}{threads} threads{from}", thousands(*parameters)));
             }
             Event::Step(progress) => {
                 self.line(&step_line(progress));

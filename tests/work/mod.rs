@@ -58,13 +58,19 @@ impl Work {
         Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
-    /// Tokenizer, shards and a trained checkpoint.
-    pub fn trained() -> Self {
+    /// Tokenizer and shards.
+    pub fn with_shards() -> Self {
         let work = Self::new();
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("formats/src");
         let sources = sources.to_str().expect("UTF-8");
         work.run(&format!("tokenizer train {sources} --vocab-size 512 --out tokenizer.model")).ok();
         work.run(&format!("tokenize {sources} --tokenizer tokenizer.model --val-every 10 --out shards")).ok();
+        work
+    }
+
+    /// Tokenizer, shards and a trained checkpoint.
+    pub fn trained() -> Self {
+        let work = Self::with_shards();
         // Sizes are measured where a test asks for them: that takes longer than these few steps.
         work.run("train --recipe recipe.toml --data shards --out checkpoint --threads 2 --measure-size-every 0").ok();
         work

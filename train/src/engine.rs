@@ -9,6 +9,8 @@ use rayon::prelude::*;
 use sixpack_formats::{ModelConfig, TensorSpec};
 use sixpack_runtime::{Batch, Heads, Ops, Pass, ReadBack, Rope, Site, Weights, forward, model};
 
+use crate::collective::exchange;
+use crate::gradients::Sums;
 use crate::ops::attention::Attention;
 use crate::ops::average::Average;
 use crate::ops::embed::Embed;
@@ -22,10 +24,9 @@ use crate::ops::rms_norm::RmsNorm;
 use crate::ops::scaled::{AddScaled, Scale, Slice};
 use crate::ops::skip::Gate;
 use crate::ops::tail::Tail;
-use crate::params::{Params, zeros};
+use crate::params::Params;
 use crate::tape::Tape;
-use crate::vector::add;
-use crate::{Error, Result};
+use crate::{Alone, Collective, Error, Result};
 
 /// An interpreter of the model on candle tensors, differentiable. Runs on the calling thread.
 ///
@@ -68,6 +69,17 @@ impl CandleOps {
         see: &mut dyn FnMut(TensorId, &Tensor) -> candle_core::Result<()>,
     ) -> candle_core::Result<HashMap<TensorId, Tensor>> {
         self.tape.backward_watched(output, gradient, see)
+    }
+
+    /// [`CandleOps::backward`], which gives away the gradient of each of these leaves once it is complete.
+    pub(crate) fn backward_by_leaf(
+        self,
+        output: &Tensor,
+        gradient: Tensor,
+        leaves: impl Iterator<Item = TensorId>,
+        give: &mut dyn FnMut(TensorId, Option<Tensor>) -> candle_core::Result<()>,
+    ) -> candle_core::Result<()> {
+        self.tape.backward_by_leaf(output, gradient, leaves, give)
     }
 
     fn rotation(&mut self, rope: Rope) -> Arc<Rotation> {
@@ -268,30 +280,46 @@ impl CpuEngine {
     /// # Errors
     /// If the batch is empty, or a token or a tensor is not the configuration's.
     pub fn gradients(&self, params: &Params, batch: &Sequences, recurrence: bool) -> Result<Gradients> {
+        self.gradients_of_all(params, batch, recurrence, &Alone)
+    }
+
+    /// As [`CpuEngine::gradients`], of the batches of all ranks, which are of one size. Every rank gets the same bits.
+    ///
+    /// # Errors
+    /// As [`CpuEngine::gradients`]; if a rank was lost.
+    pub fn gradients_of_all(
+        &self,
+        params: &Params,
+        batch: &Sequences,
+        recurrence: bool,
+        all: &dyn Collective,
+    ) -> Result<Gradients> {
         if batch.inputs.is_empty() {
             return Err(Error::EmptyBatch);
         }
         let weights = Weights::build(&self.config, |spec| tensor(params, spec))?;
         let size = self.micro_batch * batch.len;
-        let micro: Vec<_> = batch.inputs.chunks(size).zip(batch.targets.chunks(size)).collect();
-        let mut total = Gradients { loss: 0.0, of: zeros(&self.config) };
+        let mut micro = batch.inputs.chunks(size).zip(batch.targets.chunks(size)).peekable();
+        let tokens = batch.inputs.len() * all.rank().world;
+        let mut sums = Sums::new(&self.config, all);
+        let mut loss = 0.0;
         // As many at once as there are threads, so that only so many gradients are in memory.
-        for wave in micro.chunks(self.pool.current_num_threads()) {
-            let run = |&(inputs, targets): &(&[u32], &[u32])| {
-                let share = inputs.len() as f64 / batch.inputs.len() as f64;
-                micro_batch(&self.config, &weights, inputs, targets, batch.len, recurrence, share)
+        while micro.peek().is_some() {
+            let wave: Vec<_> = micro.by_ref().take(self.pool.current_num_threads()).collect();
+            sums.expect(wave.len(), micro.peek().is_none());
+            let run = |(i, &(inputs, targets)): (usize, &(&[u32], &[u32]))| {
+                let part = Part { inputs, targets, len: batch.len, recurrence, of: tokens };
+                part.run(&self.config, &weights, |id, gradient| sums.give(i, id, gradient))
             };
-            let parts: Vec<_> = self.pool.install(|| wave.par_iter().map(run).collect::<Result<_>>())?;
-            for part in parts {
-                total.loss += part.loss;
-                for (id, sum) in &mut total.of {
-                    if let Some(gradient) = part.of.get(id) {
-                        add(sum, gradient);
-                    }
-                }
-            }
+            let losses: Vec<f64> = self.pool.install(|| wave.par_iter().enumerate().map(run).collect::<Result<_>>())?;
+            losses.into_iter().for_each(|part| loss += part);
         }
-        Ok(total)
+        if all.rank().world > 1 {
+            // As bits: a loss that is no number is to arrive as one.
+            let losses = exchange(all, &f64::to_bits(loss))?;
+            loss = losses.into_iter().map(f64::from_bits).sum();
+        }
+        Ok(Gradients { loss, of: sums.finish()? })
     }
 
     /// Mean loss of a batch, without gradients.
@@ -335,27 +363,36 @@ fn nll(
     Ok(model::nll(config, weights, ops, &h, targets)?)
 }
 
-/// Loss and gradients of a micro-batch, both times its share of the batch.
-fn micro_batch(
-    config: &ModelConfig,
-    weights: &Weights<Tensor>,
-    inputs: &[u32],
-    targets: &[u32],
+/// A micro-batch.
+struct Part<'a> {
+    inputs: &'a [u32],
+    targets: &'a [u32],
     len: usize,
     recurrence: bool,
-    share: f64,
-) -> Result<Gradients> {
-    let mut ops = CandleOps::recording();
-    let nll = nll(config, weights, &mut ops, inputs, targets, len, recurrence)?;
-    let loss: f64 = nll.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).sum();
-    let seed = Tensor::full((share / targets.len() as f64) as f32, nll.shape(), &Device::Cpu)?;
-    let mut gradients = ops.backward(&nll, seed.contiguous()?)?;
-    let mut of = Params::new();
-    for (id, weight) in weights.iter() {
-        // A tensor the pass does not use has no gradient: layers of a second lane before it starts, for instance.
-        if let Some(gradient) = gradients.remove(&weight.id()) {
-            of.insert(id, gradient.flatten_all()?.to_vec1()?);
-        }
+    /// Tokens of the whole batch.
+    of: usize,
+}
+
+impl Part<'_> {
+    /// Its loss, times its share of the batch; `give` gets its gradient for each tensor once that is complete, or hears
+    /// that there is none: layers of a second lane before it starts, for instance, have none.
+    fn run(
+        &self,
+        config: &ModelConfig,
+        weights: &Weights<Tensor>,
+        give: impl Fn(sixpack_formats::TensorId, Option<Vec<f32>>),
+    ) -> Result<f64> {
+        let mut ops = CandleOps::recording();
+        let nll = nll(config, weights, &mut ops, self.inputs, self.targets, self.len, self.recurrence)?;
+        let loss: f64 = nll.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).sum();
+        let share = self.inputs.len() as f64 / self.of as f64;
+        let seed = Tensor::full((share / self.targets.len() as f64) as f32, nll.shape(), &Device::Cpu)?;
+        let ids: HashMap<_, _> = weights.iter().map(|(id, weight)| (weight.id(), id)).collect();
+        ops.backward_by_leaf(&nll, seed.contiguous()?, ids.keys().copied(), &mut |leaf, gradient| {
+            let gradient = gradient.map(|g| g.flatten_all()?.to_vec1()).transpose()?;
+            give(ids[&leaf], gradient);
+            Ok(())
+        })?;
+        Ok(loss / self.targets.len() as f64 * share)
     }
-    Ok(Gradients { loss: loss / targets.len() as f64 * share, of })
 }

@@ -106,6 +106,44 @@ pub enum Error {
         /// What there is now.
         now: String,
     },
+    /// The variables of a launcher are not all there, or contradict each other.
+    #[error("environment variable {variable}: expected {expected}, found {found}")]
+    Environment {
+        /// The first that is wrong.
+        variable: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The ranks of a run did not find each other.
+    #[error("cannot meet the other ranks at {meeting}: {reason}")]
+    Join {
+        /// Where rank 0 waits.
+        meeting: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A rank ended, or can no longer be reached.
+    #[error("rank {rank} was lost: {reason}")]
+    Lost {
+        /// Which one.
+        rank: usize,
+        /// How that was found out.
+        reason: String,
+    },
+    /// A rank is not of the same run, or has left it.
+    #[error("rank {rank} differs from rank 0 in {what}: expected {expected}, found {found}")]
+    RanksDiffer {
+        /// The first that differs.
+        rank: usize,
+        /// In what.
+        what: String,
+        /// Rank 0's.
+        expected: String,
+        /// The other's.
+        found: String,
+    },
     /// The saved position of a loader is not one of these shards.
     #[error("position of the loader: expected {expected}, found {found}")]
     Cursors {

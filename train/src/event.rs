@@ -17,8 +17,10 @@ pub enum Event {
         parameters: u64,
         /// Steps already taken.
         step: u64,
-        /// Threads at work.
+        /// Threads at work in each process.
         threads: usize,
+        /// Processes at work.
+        ranks: usize,
     },
     /// Optimizer steps were taken.
     Step(Progress),

@@ -1,6 +1,7 @@
 //! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop, experiments.
 #![deny(unsafe_code)]
 
+pub mod collective;
 #[cfg(not(target_family = "wasm"))]
 pub mod cuda;
 pub mod engine;
@@ -8,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod experiment;
 mod explain;
+mod gradients;
 pub mod init;
 pub mod loader;
 #[allow(unsafe_code, reason = "calls the gemm crate behind checked views")]
@@ -21,9 +23,11 @@ mod resume;
 pub mod schedule;
 pub mod sensitivity;
 mod tape;
+mod together;
 pub mod trainer;
 mod vector;
 
+pub use collective::{Alone, Collective};
 pub use engine::{CandleOps, CpuEngine, Gradients, Sequences};
 pub use error::{Error, Result};
 pub use event::Event;
@@ -32,4 +36,5 @@ pub use loader::Loader;
 pub use optim::Optimizer;
 pub use params::Params;
 pub use recipe::Recipe;
+pub use together::check_world;
 pub use trainer::{Setup, Trainer};

@@ -1,5 +1,6 @@
 //! What a run needs to go on from a checkpoint with the same bits as if it had never stopped.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use crate::loader::{Loader, Position, Source};
 use crate::optim::Optimizer;
 use crate::params::{self, Params};
 use crate::recipe::Recipe;
-use crate::{Error, Result};
+use crate::{Collective, Error, Result, collective};
 
 /// Everything that changes while a run goes on.
 #[derive(Clone, Debug)]
@@ -42,8 +43,19 @@ struct Saved {
     loader: Position,
 }
 
+/// What of the state is not arrays, from rank 0 to the others.
+#[derive(Serialize, Deserialize)]
+struct Counters {
+    step: u64,
+    tokens: u64,
+    elapsed: f64,
+    optimizer_steps: u64,
+    loader: Position,
+}
+
+/// A shard, as far as two runs must have the same.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct SavedShard {
+pub(crate) struct SavedShard {
     name: String,
     content: String,
     tokens: usize,
@@ -65,6 +77,33 @@ impl<'a> State<'a> {
     pub(crate) fn start(recipe: &Recipe, weights: Params, loader: Loader<'a>) -> Result<Self> {
         let optimizer = Optimizer::new(&recipe.model, recipe.optimizer.groups())?;
         Ok(Self { average: weights.clone(), weights, optimizer, loader, step: 0, tokens: 0, elapsed: 0.0 })
+    }
+
+    /// Takes rank 0's state, which the others need not have on their disks.
+    ///
+    /// # Errors
+    /// If a rank was lost.
+    pub(crate) fn take_from_first(&mut self, all: &dyn Collective) -> Result<()> {
+        let Self { step, tokens, elapsed, .. } = *self;
+        let (optimizer_steps, loader) = (self.optimizer.steps(), self.loader.position());
+        let counters = collective::exchange(all, &Counters { step, tokens, elapsed, optimizer_steps, loader })?;
+        let Counters { step, tokens, elapsed, optimizer_steps, loader } =
+            counters.into_iter().next().expect("there is a rank 0");
+        (self.step, self.tokens, self.elapsed) = (step, tokens, elapsed);
+        self.loader.seek(&loader)?;
+        for params in [&mut self.weights, &mut self.average] {
+            let started: Vec<_> = params.values_mut().map(|v| all.broadcast(0, std::mem::take(v))).collect();
+            for (values, started) in params.values_mut().zip(started) {
+                *values = started?.wait()?;
+            }
+        }
+        let started = self.optimizer.buffers().map(|(name, v)| Ok((name, all.broadcast(0, v.to_vec())?)));
+        let started: Vec<_> = started.collect::<Result<_>>()?;
+        let mut buffers = BTreeMap::new();
+        for (name, started) in started {
+            buffers.insert(name, started.wait()?);
+        }
+        self.optimizer.restore(optimizer_steps, |name| buffers.remove(name))
     }
 
     /// Writes the average weights as the checkpoint's model, then the state.
@@ -128,7 +167,7 @@ impl<'a> State<'a> {
 }
 
 impl SavedShard {
-    fn of(source: &Source<'_>) -> Self {
+    pub(crate) fn of(source: &Source<'_>) -> Self {
         Self { name: source.name.into(), content: source.content.into(), tokens: source.tokens.len() }
     }
 }
@@ -148,7 +187,8 @@ fn same_recipe(saved: &Table, now: &Table) -> Result<()> {
     }
 }
 
-fn difference(path: &str, saved: &Table, now: &Table) -> Option<(String, String, String)> {
+/// The first key in which two tables differ, and what they have there.
+pub(crate) fn difference(path: &str, saved: &Table, now: &Table) -> Option<(String, String, String)> {
     let show = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
     for key in saved.keys().chain(now.keys()) {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -167,15 +207,18 @@ fn difference(path: &str, saved: &Table, now: &Table) -> Option<(String, String,
 
 fn same_shards(saved: &[SavedShard], now: &[Source<'_>]) -> Result<()> {
     let now: Vec<_> = now.iter().map(SavedShard::of).collect();
+    match shard_difference(saved, &now) {
+        None => Ok(()),
+        Some((what, saved, now)) => Err(Error::ResumeDiffers { what, saved, now }),
+    }
+}
+
+/// The first shard in which two lists differ, and what they have there.
+pub(crate) fn shard_difference(saved: &[SavedShard], now: &[SavedShard]) -> Option<(String, String, String)> {
     let show = |shard: Option<&SavedShard>| match shard {
         Some(SavedShard { name, content, tokens }) => format!("`{name}` of {tokens} tokens, content `{content}`"),
         None => "no shard".into(),
     };
-    for i in 0..saved.len().max(now.len()) {
-        let (saved, now) = (saved.get(i), now.get(i));
-        if saved != now {
-            return Err(Error::ResumeDiffers { what: format!("shard {i}"), saved: show(saved), now: show(now) });
-        }
-    }
-    Ok(())
+    let i = (0..saved.len().max(now.len())).find(|&i| saved.get(i) != now.get(i))?;
+    Some((format!("shard {i}"), show(saved.get(i)), show(now.get(i))))
 }

@@ -1,7 +1,9 @@
-//! The training loop.
+//! The training loop, the same on every rank of a run; rank 0 also writes, measures and tells.
+
+mod setup;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sixpack_formats::Model;
@@ -10,75 +12,16 @@ use sixpack_formats::tokenizer::ByteTables;
 
 use crate::engine::{CpuEngine, Sequences};
 use crate::event::{self, Event};
-use crate::loader::{Loader, Rank, Source};
+use crate::loader::Loader;
 use crate::optim::{self, Now};
 use crate::params;
 use crate::recipe::Recipe;
 use crate::resume::State;
 use crate::schedule::Progress;
-use crate::{Error, Params, Result, init};
+use crate::together::{Word, agree, check_world, same_run, same_weights};
+use crate::{Collective, Error, Params, Result, init};
 
-/// What a run is given beside its recipe. [`Setup::new`] has the least; set the other fields as needed.
-#[derive(Debug)]
-pub struct Setup<'a> {
-    /// Training tokens.
-    pub sources: Vec<Source<'a>>,
-    /// Threads of the CPU engine. They change the speed, not the result.
-    pub threads: usize,
-    /// Checkpoint folder; without one nothing is written.
-    pub folder: Option<PathBuf>,
-    /// The SentencePiece model, for the checkpoint.
-    pub tokenizer: Option<Vec<u8>>,
-    /// Bytes of tokens, for bits per byte.
-    pub byte_tables: Option<ByteTables>,
-    /// Validation while training.
-    pub validation: Option<Validation<'a>>,
-    /// Measures what an artifact of the average weights would take; the estimates of all lines follow it.
-    pub sizing: Option<Sizing<'a>>,
-    /// Set from outside, it ends the run after the step at work, with a checkpoint.
-    pub stop: Option<&'a AtomicBool>,
-}
-
-/// Validation tokens and how often they are run.
-#[derive(Clone, Copy, Debug)]
-pub struct Validation<'a> {
-    /// Tokens, cut into whole sequences.
-    pub tokens: &'a [u16],
-    /// Steps between validations.
-    pub every_steps: u64,
-}
-
-/// A way to measure a model's coded size, and how often it is used: at the first line of a run and at its end, and
-/// between them
-#[derive(Clone, Copy)]
-pub struct Sizing<'a> {
-    /// every so many steps; `None` for every tenth of the budget.
-    pub every_steps: Option<u64>,
-    /// Quantises and codes a model; `None` if it cannot.
-    pub measure: &'a dyn Fn(&Model) -> Option<Sizes>,
-}
-
-impl std::fmt::Debug for Sizing<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sizing").field("every_steps", &self.every_steps).finish_non_exhaustive()
-    }
-}
-
-impl<'a> Setup<'a> {
-    /// These tokens on so many threads, and nothing else.
-    pub fn new(sources: Vec<Source<'a>>, threads: usize) -> Self {
-        Self {
-            sources,
-            threads,
-            folder: None,
-            tokenizer: None,
-            byte_tables: None,
-            validation: None,
-            sizing: None,
-            stop: None,
-        }
-    }
-}
+pub use setup::{Setup, Sizing, Validation};
 
 /// A training run.
 #[derive(Debug)]
@@ -89,6 +32,8 @@ pub struct Trainer<'a> {
     state: State<'a>,
     /// What was estimated and what was measured when a size was last measured.
     sized: Option<[Sizes; 2]>,
+    /// Step of the checkpoint that there is.
+    saved: Option<u64>,
 }
 
 /// What one step did.
@@ -115,28 +60,38 @@ impl<'a> Trainer<'a> {
     /// A run before its first step.
     ///
     /// # Errors
-    /// If there are no tokens, or too few for a sequence; if the byte tables are of another vocabulary.
+    /// If there are no tokens, or too few for a sequence; if the byte tables are of another vocabulary; if the ranks cannot
+    /// share a step's sequences evenly, or one has another recipe or other data.
     pub fn new(recipe: Recipe, setup: Setup<'a>) -> Result<Self> {
-        Self::with(recipe, setup, |recipe, _, engine, loader| {
+        Self::with(recipe, setup, false, |recipe, _, engine, loader| {
             let weights = engine.pool().install(|| init(&recipe.model, recipe.seed));
             State::start(recipe, weights, loader)
         })
     }
 
-    /// A run that goes on from the checkpoint in its folder.
+    /// A run that goes on from the checkpoint in its folder, on however many ranks; only rank 0 reads it.
     ///
     /// # Errors
     /// As [`Trainer::new`]; if there is no state to go on from, or it is of another recipe or other data.
     pub fn resume(recipe: Recipe, setup: Setup<'a>) -> Result<Self> {
-        Self::with(recipe, setup, |recipe, setup, _, loader| {
-            let folder = setup.folder.as_deref().ok_or_else(|| Error::NothingToResume(PathBuf::new()))?;
-            State::load(folder, recipe, loader)
+        Self::with(recipe, setup, true, |recipe, setup, _, loader| {
+            let mut state = if setup.all.rank().rank == 0 {
+                let folder = setup.folder.as_deref().ok_or_else(|| Error::NothingToResume(PathBuf::new()))?;
+                State::load(folder, recipe, loader)?
+            } else {
+                State::start(recipe, params::zeros(&recipe.model), loader)?
+            };
+            if setup.all.rank().world > 1 {
+                state.take_from_first(setup.all)?;
+            }
+            Ok(state)
         })
     }
 
     fn with(
         recipe: Recipe,
         setup: Setup<'a>,
+        resumes: bool,
         state: impl FnOnce(&Recipe, &Setup<'a>, &CpuEngine, Loader<'a>) -> Result<State<'a>>,
     ) -> Result<Self> {
         let vocab = recipe.model.vocab_size;
@@ -148,15 +103,23 @@ impl<'a> Trainer<'a> {
             ));
         }
         let engine = CpuEngine::new(&recipe.model, recipe.batch.micro_batch, setup.threads)?;
-        let sources = setup.sources.clone();
-        let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, Rank::ALONE)?;
+        let (sources, rank) = (setup.sources.clone(), setup.all.rank());
+        check_world(&recipe, rank.world)?;
+        same_run(setup.all, &recipe, &sources, resumes)?;
+        let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, rank)?;
         let state = state(&recipe, &setup, &engine, loader)?;
-        Ok(Self { recipe, setup, engine, state, sized: None })
+        let saved = resumes.then_some(state.step);
+        Ok(Self { recipe, setup, engine, state, sized: None, saved })
     }
 
     /// Steps taken.
     pub fn step(&self) -> u64 {
         self.state.step
+    }
+
+    /// Step of the checkpoint in the folder, once this run has written or read one.
+    pub fn saved(&self) -> Option<u64> {
+        self.saved
     }
 
     /// The weights as the last step left them.
@@ -177,54 +140,75 @@ impl<'a> Trainer<'a> {
         params::into_model(&self.recipe.model, self.state.average.clone(), self.setup.tokenizer.clone())
     }
 
-    /// Trains until the budget is spent or a stop is asked for, then writes a checkpoint.
+    /// Trains until the budget is spent or a stop is asked for, then writes a checkpoint. Rank 0 hears the events.
     ///
     /// # Errors
-    /// If a token is outside the vocabulary, the loss is no longer a number, or a checkpoint cannot be written.
+    /// If a token is outside the vocabulary, the loss is no longer a number, or a checkpoint cannot be written; if a rank was
+    /// lost, or its weights are no longer those of the others.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
-        on_event(&Event::Start {
-            recipe: self.recipe.to_toml(),
-            parameters: sixpack_runtime::count::parameters(&self.recipe.model),
-            step: self.state.step,
-            threads: self.setup.threads,
-        });
+        let all = self.setup.all;
+        if self.leads() {
+            on_event(&Event::Start {
+                recipe: self.recipe.to_toml(),
+                parameters: sixpack_runtime::count::parameters(&self.recipe.model),
+                step: self.state.step,
+                threads: self.setup.threads,
+                ranks: all.rank().world,
+            });
+        }
+        same_weights(all, &self.state.weights, self.state.step)?;
         self.warm_up()?;
         let mut since = Since::default();
         let mut saved = Instant::now();
-        let (mut first, mut stopped) = (true, self.stopped());
+        let mut first = true;
+        let mut stopped = self.stopped()?;
+        // What agreeing on the step before took.
+        let mut owed = 0.0;
         while !stopped && !self.recipe.budget.spent(self.state.step, self.state.elapsed) {
             let start = Instant::now();
             let step = self.advance()?;
-            let seconds = start.elapsed().as_secs_f64();
-            self.state.elapsed += seconds;
-            since.add(&step, self.recipe.batch.tokens_per_step as u64, seconds);
-            stopped = self.stopped();
-            let over = stopped || self.recipe.budget.spent(self.state.step, self.state.elapsed);
-            let size = self.setup.sizing.filter(|s| first || over || self.due_to_measure(s, seconds));
-            if first || due(self.state.step, self.recipe.run.log_steps) || size.is_some() || over {
-                on_event(&Event::Step(self.progress(&step, &since, size)?));
-                first = false;
-                since = Since::default();
-            }
-            if let Some(validation) = self.setup.validation.filter(|v| due(self.state.step, v.every_steps)) {
-                on_event(&self.validate(validation.tokens)?);
-            }
+            let seconds = start.elapsed().as_secs_f64() + owed;
             let interval = self.recipe.run.checkpoint_seconds;
-            if !over && interval > 0.0 && saved.elapsed().as_secs_f64() >= interval {
+            let save = interval > 0.0 && saved.elapsed().as_secs_f64() >= interval;
+            let word = agree(all, Word { stop: self.asked_to_stop(), seconds, save, bytes: step.bytes })?;
+            owed = start.elapsed().as_secs_f64() + owed - seconds;
+            let step = Step { bytes: word.bytes, ..step };
+            self.state.elapsed += word.seconds;
+            stopped = word.stop;
+            let over = stopped || self.recipe.budget.spent(self.state.step, self.state.elapsed);
+            if self.leads() {
+                since.add(&step, self.recipe.batch.tokens_per_step as u64, word.seconds);
+                let size = self.setup.sizing.filter(|s| first || over || self.due_to_measure(s, word.seconds));
+                if first || due(self.state.step, self.recipe.run.log_steps) || size.is_some() || over {
+                    on_event(&Event::Step(self.progress(&step, &since, size)?));
+                    first = false;
+                    since = Since::default();
+                }
+                if let Some(validation) = self.setup.validation.filter(|v| due(self.state.step, v.every_steps)) {
+                    on_event(&self.validate(validation.tokens)?);
+                }
+            }
+            if word.save && !over {
                 self.checkpoint(on_event)?;
                 saved = Instant::now();
+            } else if due(self.state.step, self.recipe.run.log_steps) {
+                same_weights(all, &self.state.weights, self.state.step)?;
             }
         }
         self.checkpoint(on_event)?;
-        let State { step, tokens, elapsed, .. } = self.state;
-        on_event(&Event::End { step, tokens, elapsed, stopped });
+        // Nobody takes the run for done before rank 0 has written its end.
+        all.exchange(&[])?;
+        if self.leads() {
+            let State { step, tokens, elapsed, .. } = self.state;
+            on_event(&Event::End { step, tokens, elapsed, stopped });
+        }
         Ok(())
     }
 
     /// Takes one step, whatever the budget.
     fn advance(&mut self) -> Result<Step> {
         let recurrence = self.recurrence();
-        let (step, batch) = advance(&self.recipe, &self.engine, &mut self.state, recurrence)?;
+        let (step, batch) = advance(&self.recipe, &self.engine, &mut self.state, recurrence, self.setup.all)?;
         let bytes = self.setup.byte_tables.as_ref().map_or(0, |tables| text_bytes(tables, &batch));
         Ok(Step { bytes, ..step })
     }
@@ -234,13 +218,18 @@ impl<'a> Trainer<'a> {
         let mut trial = self.state.clone();
         for recurrence in [false, true] {
             for _ in 0..self.recipe.run.warmup_steps {
-                if self.stopped() {
+                if self.stopped()? {
                     return Ok(());
                 }
-                advance(&self.recipe, &self.engine, &mut trial, recurrence)?;
+                advance(&self.recipe, &self.engine, &mut trial, recurrence, self.setup.all)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether this rank writes, measures and tells.
+    fn leads(&self) -> bool {
+        self.setup.all.rank().rank == 0
     }
 
     /// Whether recurrent layers run twice at the next step.
@@ -248,8 +237,13 @@ impl<'a> Trainer<'a> {
         self.recipe.schedule.recurrence.reached(progress(&self.recipe, &self.state))
     }
 
-    fn stopped(&self) -> bool {
+    fn asked_to_stop(&self) -> bool {
         self.setup.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
+    /// Whether any rank was asked to stop; the same on all.
+    fn stopped(&self) -> Result<bool> {
+        Ok(agree(self.setup.all, Word { stop: self.asked_to_stop(), ..Word::default() })?.stop)
     }
 
     /// Whether a size is to be measured after a step that took so many seconds.
@@ -318,10 +312,16 @@ impl<'a> Trainer<'a> {
         Ok(Event::Validation { step: self.state.step, loss, bits_per_byte })
     }
 
-    fn checkpoint(&self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
-        let Some(folder) = &self.setup.folder else { return Ok(()) };
-        self.state.save(folder, &self.recipe, self.setup.tokenizer.as_deref())?;
-        on_event(&Event::Checkpoint { step: self.state.step, folder: folder.clone() });
+    /// Writes what rank 0 has and the others remember, which must belong together.
+    fn checkpoint(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        let Some(folder) = self.setup.folder.clone() else { return Ok(()) };
+        same_weights(self.setup.all, &self.state.weights, self.state.step)?;
+        self.state.optimizer.gather(self.setup.all)?;
+        if self.leads() {
+            self.state.save(&folder, &self.recipe, self.setup.tokenizer.as_deref())?;
+            on_event(&Event::Checkpoint { step: self.state.step, folder });
+        }
+        self.saved = Some(self.state.step);
         Ok(())
     }
 }
@@ -345,11 +345,17 @@ fn progress(recipe: &Recipe, state: &State<'_>) -> Progress {
     Progress { step: state.step, fraction: recipe.budget.fraction(state.step, state.elapsed) }
 }
 
-/// One optimizer step: batch, gradients, clip, update, average.
-fn advance(recipe: &Recipe, engine: &CpuEngine, state: &mut State<'_>, recurrence: bool) -> Result<(Step, Sequences)> {
+/// One optimizer step: batch, gradients, clip, update, average. Returns this rank's part of the batch.
+fn advance(
+    recipe: &Recipe,
+    engine: &CpuEngine,
+    state: &mut State<'_>,
+    recurrence: bool,
+    all: &dyn Collective,
+) -> Result<(Step, Sequences)> {
     let progress = progress(recipe, state);
     let batch = state.loader.next_batch(recipe.sequences_per_step());
-    let mut gradients = engine.gradients(&state.weights, &batch, recurrence)?;
+    let mut gradients = engine.gradients_of_all(&state.weights, &batch, recurrence, all)?;
     let grad_norm = optim::clip(&mut gradients.of, recipe.optimizer.grad_clip);
     if !gradients.loss.is_finite() || !grad_norm.is_finite() {
         return Err(Error::Diverged { step: state.step, loss: gradients.loss, grad_norm });
@@ -359,10 +365,10 @@ fn advance(recipe: &Recipe, engine: &CpuEngine, state: &mut State<'_>, recurrenc
         momentum: recipe.schedule.momentum.value(progress) as f32,
         decay_scale: recipe.schedule.weight_decay.value(progress) as f32,
     };
-    engine.pool().install(|| state.optimizer.step(&mut state.weights, &gradients.of, now));
+    engine.pool().install(|| state.optimizer.step_of_all(&mut state.weights, &gradients.of, now, all))?;
     optim::average(&mut state.average, &state.weights, recipe.optimizer.ema_decay);
     state.step += 1;
-    state.tokens += batch.inputs.len() as u64;
+    state.tokens += recipe.batch.tokens_per_step as u64;
     Ok((Step { loss: gradients.loss, grad_norm, now, recurrence, bytes: 0 }, batch))
 }
 

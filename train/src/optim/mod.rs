@@ -8,6 +8,7 @@ pub mod matrix;
 pub mod muon;
 pub mod newton_schulz;
 pub mod normuon;
+pub mod shard;
 mod state;
 
 use std::collections::BTreeMap;
@@ -105,12 +106,17 @@ impl Optimizer {
     /// If `params` or `gradients` are not those of the configuration.
     pub fn step(&mut self, params: &mut Params, gradients: &Params, now: Now) {
         self.steps += 1;
+        self.update(params, gradients, now, |_| true);
+    }
+
+    /// Updates the tensors that are to be.
+    fn update(&mut self, params: &mut Params, gradients: &Params, now: Now, is_due: impl Fn(TensorId) -> bool) {
         let Self { groups, newton_schulz, table, states, steps } = self;
         assert!(params.keys().eq(states.keys()), "parameters of another configuration");
         let specs: BTreeMap<_, _> = table.iter().map(|spec| (spec.id, spec)).collect();
         let mut work = Vec::new();
         let mut stacks: BTreeMap<[usize; 2], Vec<Member<'_>>> = BTreeMap::new();
-        for ((id, w), state) in params.iter_mut().zip(states.values_mut()) {
+        for ((id, w), state) in params.iter_mut().zip(states.values_mut()).filter(|((id, _), _)| is_due(**id)) {
             let (spec, gradient) = (specs[id], gradients[id].as_slice());
             let rule = match (spec.group, &groups.matrix) {
                 (OptimizerGroup::Token, _) => &groups.token,
