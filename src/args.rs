@@ -155,6 +155,9 @@ pub(crate) struct Train {
     /// that is there
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) rank_timeout: u64,
+    /// What trains: cpu (and auto), or cuda[:N]; without a number each process of a machine takes the GPU of its own
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: Device,
     /// Threads (default: one a core, shared by the processes of a machine)
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

@@ -32,8 +32,10 @@ use cuda::{mistakes, suite};
 use libtest_mimic::{Arguments, Completion, Trial};
 use sixpack_runtime::cuda::{SOURCES, signature};
 
-/// Tests of what only the processor's driver has.
-const TESTS: &[(&str, fn(&Kernels))] = &[
+/// A test of what only the processor's driver has.
+type Test = fn(&Kernels);
+
+const TESTS: &[(&str, Test)] = &[
     ("every_kernel_takes_what_is_read_from_its_source", every_kernel),
     ("libraries::are_found_where_they_are", |_| cuda::libraries::are_found_where_they_are()),
     ("mistakes::barriers", mistakes::barriers),

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sixpack_compress::predict;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Digest, Model, checkpoint};
+use sixpack_runtime::cuda::{Gpu, Settings};
+use sixpack_runtime::device::{self, Device};
 use sixpack_train::collective::{Launch, Limits};
 use sixpack_train::event::{Event, Progress};
 use sixpack_train::loader::Source;
@@ -34,6 +37,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let launch = Launch::from_env().map_err(misuse)?;
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
+    let gpu = gpu(args.device, launch.local.rank)?;
     let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
     let tokenizer = data::tokenizer_for(&args.data, args.tokenizer.as_deref());
     let trained = tokenizer.and_then(|tokenizer| {
@@ -48,6 +52,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
             threads: args.threads.map_or_else(|| launch.threads(), usize::from),
             json: args.json,
             lines_to_stderr: false,
+            gpu,
             all: &*all,
         };
         run.train()
@@ -60,6 +65,22 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
         say!("stopped; to go on: the same command with --resume");
     }
     Ok(())
+}
+
+/// The GPU that trains, if one was asked for: that number, or by itself each process of a machine another one. `auto` is
+/// the CPU, whose results do not depend on the machine.
+fn gpu(device: Device, local_rank: usize) -> Result<Option<Arc<Gpu>>> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(None),
+        Device::Cuda(wanted) => {
+            sixpack_runtime::now(device::present(Device::Cuda(Some(wanted.unwrap_or(local_rank)))))?;
+            Ok(Some(Gpu::open(wanted.unwrap_or(local_rank), Settings::default())?))
+        }
+        Device::Wgpu(_) => {
+            let reason = "WebGPU does not train: expected cpu or cuda[:N]".into();
+            Err(sixpack_runtime::Error::NoDevice { wanted: device.to_string(), reason }.into())
+        }
+    }
 }
 
 /// A training run as the verbs ask for it.
@@ -76,6 +97,8 @@ pub(crate) struct Run<'a> {
     pub(crate) json: bool,
     /// For a verb whose standard output is something else.
     pub(crate) lines_to_stderr: bool,
+    /// The GPU that trains; without one the CPU does.
+    pub(crate) gpu: Option<Arc<Gpu>>,
     /// The processes of the run; the first has the folder and the log.
     pub(crate) all: &'a dyn Collective,
 }
@@ -121,6 +144,7 @@ impl Run<'_> {
             validation,
             stop: Some(&stop),
             all: self.all,
+            gpu: self.gpu.as_ref(),
             ..Setup::new(sources, threads)
         };
         let mut trainer =
@@ -196,10 +220,11 @@ impl Log {
 
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Start { parameters, step, threads, ranks, .. } => {
+            Event::Start { parameters, step, threads, gpu, ranks, .. } => {
                 let from = if *step > 0 { format!(" from step {step}") } else { String::new() };
                 let on = if *ranks > 1 { format!("{ranks} processes of ") } else { String::new() };
-                self.line(&format!("training {} parameters on {on}{threads} threads{from}", thousands(*parameters)));
+                let machine = gpu.clone().unwrap_or_else(|| format!("{threads} threads"));
+                self.line(&format!("training {} parameters on {on}{machine}{from}", thousands(*parameters)));
             }
             Event::Step(progress) => {
                 self.line(&step_line(progress));

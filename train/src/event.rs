@@ -19,6 +19,8 @@ pub enum Event {
         step: u64,
         /// Threads at work in each process.
         threads: usize,
+        /// Name of the GPU that trains, if one does.
+        gpu: Option<String>,
         /// Processes at work.
         ranks: usize,
     },

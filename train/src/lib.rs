@@ -2,7 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod collective;
-#[cfg(not(target_family = "wasm"))]
 pub mod cuda;
 pub mod engine;
 pub mod error;

@@ -2,14 +2,18 @@
 
 mod setup;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sixpack_formats::Model;
 use sixpack_formats::estimate::{self, Sizes};
 use sixpack_formats::tokenizer::ByteTables;
+use sixpack_runtime::cuda::{Gpu, Kind};
 
+use crate::cuda::{Learner, Outcome, Rules};
 use crate::engine::{CpuEngine, Sequences};
 use crate::event::{self, Event};
 use crate::loader::Loader;
@@ -29,6 +33,8 @@ pub struct Trainer<'a> {
     recipe: Recipe,
     setup: Setup<'a>,
     engine: CpuEngine,
+    /// Where a GPU trains; what it changes is in `state` after [`Trainer::settle`] only.
+    learner: Option<Learner>,
     state: State<'a>,
     /// What was estimated and what was measured when a size was last measured.
     sized: Option<[Sizes; 2]>,
@@ -109,7 +115,8 @@ impl<'a> Trainer<'a> {
         let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, rank)?;
         let state = state(&recipe, &setup, &engine, loader)?;
         let saved = resumes.then_some(state.step);
-        Ok(Self { recipe, setup, engine, state, sized: None, saved })
+        let learner = setup.gpu.map(|gpu| learner(gpu, &recipe, &state)).transpose()?;
+        Ok(Self { recipe, setup, engine, learner, state, sized: None, saved })
     }
 
     /// Steps taken.
@@ -153,6 +160,7 @@ impl<'a> Trainer<'a> {
                 parameters: sixpack_runtime::count::parameters(&self.recipe.model),
                 step: self.state.step,
                 threads: self.setup.threads,
+                gpu: self.setup.gpu.map(|gpu| gpu.facts().name.clone()),
                 ranks: all.rank().world,
             });
         }
@@ -176,10 +184,17 @@ impl<'a> Trainer<'a> {
             self.state.elapsed += word.seconds;
             stopped = word.stop;
             let over = stopped || self.recipe.budget.spent(self.state.step, self.state.elapsed);
+            let looks = due(self.state.step, self.recipe.run.log_steps) || (word.save && !over);
+            if looks {
+                self.settle()?;
+            }
             if self.leads() {
                 since.add(&step, self.recipe.batch.tokens_per_step as u64, word.seconds);
                 let size = self.setup.sizing.filter(|s| first || over || self.due_to_measure(s, word.seconds));
                 if first || due(self.state.step, self.recipe.run.log_steps) || size.is_some() || over {
+                    if !looks {
+                        self.settle()?;
+                    }
                     on_event(&Event::Step(self.progress(&step, &since, size)?));
                     first = false;
                     since = Since::default();
@@ -195,6 +210,7 @@ impl<'a> Trainer<'a> {
                 same_weights(all, &self.state.weights, self.state.step)?;
             }
         }
+        self.settle()?;
         self.checkpoint(on_event)?;
         // Nobody takes the run for done before rank 0 has written its end.
         all.exchange(&[])?;
@@ -208,23 +224,36 @@ impl<'a> Trainer<'a> {
     /// Takes one step, whatever the budget.
     fn advance(&mut self) -> Result<Step> {
         let recurrence = self.recurrence();
-        let (step, batch) = advance(&self.recipe, &self.engine, &mut self.state, recurrence, self.setup.all)?;
+        let on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
+        let (step, batch) = advance(&self.recipe, on, &mut self.state, recurrence, self.setup.all)?;
         let bytes = self.setup.byte_tables.as_ref().map_or(0, |tables| text_bytes(tables, &batch));
         Ok(Step { bytes, ..step })
     }
 
     /// Fills caches and starts threads before the clock runs: steps on a copy of the state, which is then dropped.
-    fn warm_up(&self) -> Result<()> {
+    fn warm_up(&mut self) -> Result<()> {
         let mut trial = self.state.clone();
         for recurrence in [false, true] {
             for _ in 0..self.recipe.run.warmup_steps {
                 if self.stopped()? {
                     return Ok(());
                 }
-                advance(&self.recipe, &self.engine, &mut trial, recurrence, self.setup.all)?;
+                let on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
+                advance(&self.recipe, on, &mut trial, recurrence, self.setup.all)?;
             }
         }
-        Ok(())
+        match &mut self.learner {
+            Some(learner) => put(learner, &self.state),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what a GPU has changed.
+    fn settle(&mut self) -> Result<()> {
+        let Some(learner) = &self.learner else { return Ok(()) };
+        (self.state.weights, self.state.average) = (learner.weights()?, learner.average()?);
+        let mut buffers = learner.buffers()?;
+        self.state.optimizer.restore(learner.steps(), |name| buffers.remove(name))
     }
 
     /// Whether this rank writes, measures and tells.
@@ -306,7 +335,10 @@ impl<'a> Trainer<'a> {
             targets: ids.get(1..=whole).unwrap_or_default().to_vec(),
             len,
         };
-        let loss = self.engine.loss(&self.state.average, &batch, self.recurrence())?;
+        let loss = match &self.learner {
+            Some(learner) => learner.loss_of_average(&batch, self.recurrence())?,
+            None => self.engine.loss(&self.state.average, &batch, self.recurrence())?,
+        };
         let bytes = self.setup.byte_tables.as_ref().map_or(0, |tables| text_bytes(tables, &batch));
         let bits_per_byte = bits_per_byte(loss * batch.targets.len() as f64, bytes);
         Ok(Event::Validation { step: self.state.step, loss, bits_per_byte })
@@ -345,31 +377,66 @@ fn progress(recipe: &Recipe, state: &State<'_>) -> Progress {
     Progress { step: state.step, fraction: recipe.budget.fraction(state.step, state.elapsed) }
 }
 
+/// What computes: a GPU if there is one, else the CPU.
+struct Engines<'a> {
+    cpu: &'a CpuEngine,
+    gpu: Option<&'a mut Learner>,
+}
+
+/// A learner with the state of a run.
+fn learner(gpu: &Arc<Gpu>, recipe: &Recipe, state: &State<'_>) -> Result<Learner> {
+    let rules = Rules {
+        micro_batch: recipe.batch.micro_batch,
+        grad_clip: recipe.optimizer.grad_clip,
+        ema_decay: recipe.optimizer.ema_decay,
+    };
+    let weights = [&state.weights, &state.average];
+    let mut learner = Learner::new(gpu, Kind::Bf16, &recipe.model, recipe.optimizer.groups(), rules, weights)?;
+    put(&mut learner, state)?;
+    Ok(learner)
+}
+
+/// Gives a learner the state of a run.
+fn put(learner: &mut Learner, state: &State<'_>) -> Result<()> {
+    let buffers: BTreeMap<String, &[f32]> = state.optimizer.buffers().collect();
+    let take = |name: &str| buffers.get(name).map(|buffer| buffer.to_vec());
+    learner.restore([&state.weights, &state.average], state.optimizer.steps(), take)
+}
+
 /// One optimizer step: batch, gradients, clip, update, average. Returns this rank's part of the batch.
 fn advance(
     recipe: &Recipe,
-    engine: &CpuEngine,
+    on: Engines<'_>,
     state: &mut State<'_>,
     recurrence: bool,
     all: &dyn Collective,
 ) -> Result<(Step, Sequences)> {
     let progress = progress(recipe, state);
     let batch = state.loader.next_batch(recipe.sequences_per_step());
-    let mut gradients = engine.gradients_of_all(&state.weights, &batch, recurrence, all)?;
-    let grad_norm = optim::clip(&mut gradients.of, recipe.optimizer.grad_clip);
-    if !gradients.loss.is_finite() || !grad_norm.is_finite() {
-        return Err(Error::Diverged { step: state.step, loss: gradients.loss, grad_norm });
-    }
     let now = Now {
         lr_scale: recipe.schedule.lr.value(progress) as f32,
         momentum: recipe.schedule.momentum.value(progress) as f32,
         decay_scale: recipe.schedule.weight_decay.value(progress) as f32,
     };
-    engine.pool().install(|| state.optimizer.step_of_all(&mut state.weights, &gradients.of, now, all))?;
-    optim::average(&mut state.average, &state.weights, recipe.optimizer.ema_decay);
+    let is_a_number = |loss: f64, grad_norm: f64| match loss.is_finite() && grad_norm.is_finite() {
+        true => Ok(()),
+        false => Err(Error::Diverged { step: state.step, loss, grad_norm }),
+    };
+    let (loss, grad_norm) = if let Some(learner) = on.gpu {
+        let Outcome { loss, grad_norm } = learner.step_of_all(&batch, recurrence, now, all)?;
+        is_a_number(loss, grad_norm)?;
+        (loss, grad_norm)
+    } else {
+        let mut gradients = on.cpu.gradients_of_all(&state.weights, &batch, recurrence, all)?;
+        let grad_norm = optim::clip(&mut gradients.of, recipe.optimizer.grad_clip);
+        is_a_number(gradients.loss, grad_norm)?;
+        on.cpu.pool().install(|| state.optimizer.step_of_all(&mut state.weights, &gradients.of, now, all))?;
+        optim::average(&mut state.average, &state.weights, recipe.optimizer.ema_decay);
+        (gradients.loss, grad_norm)
+    };
     state.step += 1;
     state.tokens += recipe.batch.tokens_per_step as u64;
-    Ok((Step { loss: gradients.loss, grad_norm, now, recurrence, bytes: 0 }, batch))
+    Ok((Step { loss, grad_norm, now, recurrence, bytes: 0 }, batch))
 }
 
 fn text_bytes(tables: &ByteTables, batch: &Sequences) -> u64 {

@@ -93,6 +93,7 @@ pub(crate) fn run(args: &args::Quickstart) -> Result<()> {
         threads: on.threads,
         json: false,
         lines_to_stderr: false,
+        gpu: None,
         all: &sixpack_train::Alone,
     };
     if training.train()? {

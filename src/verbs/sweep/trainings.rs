@@ -36,6 +36,7 @@ pub(super) fn checkpoints(args: &args::Sweep) -> Result<Option<Vec<PathBuf>>> {
             threads: args.place.machine.threads(),
             json: false,
             lines_to_stderr: args.json,
+            gpu: None,
             all: &sixpack_train::Alone,
         };
         eprintln!("training with weight decay {decay} in {}", out.display());

@@ -70,6 +70,10 @@ impl Layout {
         self.groups[2].end
     }
 
+    pub(super) fn places(&self) -> &BTreeMap<TensorId, Place> {
+        &self.places
+    }
+
     pub(super) fn place(&self, id: TensorId) -> &Place {
         &self.places[&id]
     }

@@ -1,6 +1,6 @@
 //! Batches forward and backward.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sixpack_formats::ModelConfig;
@@ -9,8 +9,12 @@ use sixpack_runtime::{Batch, Pass, Weights, forward, model};
 
 use super::layout::Layout;
 use super::update::Update;
+use crate::collective::exchange;
 use crate::optim::{Groups, Now};
-use crate::{Error, Params, Result, Sequences};
+use crate::{Alone, Collective, Error, Params, Result, Sequences};
+
+/// Elements of a bucket of gradients.
+const BUCKET: usize = 1 << 22;
 
 /// What a run does to gradients and averages, beside its optimizers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,9 +116,44 @@ impl Learner {
     /// # Errors
     /// An empty batch, a token outside the vocabulary, and what the driver says.
     pub fn step(&mut self, batch: &Sequences, recurrence: bool, now: Now) -> Result<Outcome> {
-        self.pass(batch, recurrence)?;
+        self.step_of_all(batch, recurrence, now, &Alone)
+    }
+
+    /// As [`Learner::step`] on the batches of all ranks, which are of one size: gradients are added up on the way. Every
+    /// rank then has the same weights.
+    ///
+    /// # Errors
+    /// As [`Learner::step`]; if a rank was lost.
+    pub fn step_of_all(
+        &mut self,
+        batch: &Sequences,
+        recurrence: bool,
+        now: Now,
+        all: &dyn Collective,
+    ) -> Result<Outcome> {
+        let world = all.rank().world;
+        self.pass(batch, recurrence, world)?;
+        if world > 1 {
+            self.add_up(all)?;
+        }
         self.update(now)?;
-        self.outcome(batch)
+        let sum = f64::from(self.gpu.read(&self.loss)?[0]);
+        let sums = exchange(all, &sum.to_bits())?.into_iter().map(f64::from_bits);
+        let loss = sums.sum::<f64>() / (batch.targets.len() * world) as f64;
+        Ok(Outcome { loss, grad_norm: self.update.grad_norm(&self.gpu)? })
+    }
+
+    /// Adds up the gradients of all ranks, by way of the host: buckets travel while others are read.
+    fn add_up(&self, all: &dyn Collective) -> Result<()> {
+        let gradients = &self.tensors.gradients;
+        let ranges = (0..gradients.len()).step_by(BUCKET).map(|at| at..gradients.len().min(at + BUCKET));
+        let started: Vec<_> = ranges
+            .map(|range| Ok((range.clone(), all.sum(self.gpu.read(&gradients.part(range))?)?)))
+            .collect::<Result<_>>()?;
+        for (range, sum) in started {
+            self.gpu.write(&gradients.part(range), &sum.wait()?)?;
+        }
+        Ok(())
     }
 
     /// Mean loss of a batch, and its gradients before they are clipped; nothing is updated.
@@ -122,8 +161,8 @@ impl Learner {
     /// # Errors
     /// As [`Learner::step`].
     pub fn gradients(&mut self, batch: &Sequences, recurrence: bool) -> Result<(f64, Params)> {
-        self.pass(batch, recurrence)?;
-        let loss = self.outcome(batch)?.loss;
+        self.pass(batch, recurrence, 1)?;
+        let loss = f64::from(self.gpu.read(&self.loss)?[0]) / batch.targets.len() as f64;
         Ok((loss, self.layout.scatter(&self.gpu.read(&self.tensors.gradients)?)))
     }
 
@@ -140,22 +179,18 @@ impl Learner {
         &self.gpu
     }
 
-    fn outcome(&self, batch: &Sequences) -> Result<Outcome> {
-        let sum = f64::from(self.gpu.read(&self.loss)?[0]);
-        Ok(Outcome { loss: sum / batch.targets.len() as f64, grad_norm: self.update.grad_norm(&self.gpu)? })
-    }
-
-    /// Queues the gradients of the mean loss of a batch, which is the first part of a step.
+    /// Queues the gradients of the mean loss of the batches of `world` ranks, as far as this batch goes: the first part of
+    /// a step.
     ///
     /// # Errors
     /// As [`Learner::step`].
-    pub fn pass(&mut self, batch: &Sequences, recurrence: bool) -> Result<()> {
+    pub fn pass(&mut self, batch: &Sequences, recurrence: bool, world: usize) -> Result<()> {
         if batch.inputs.is_empty() {
             return Err(Error::EmptyBatch);
         }
         self.gpu.zero(&self.tensors.gradients)?;
         self.gpu.zero(&self.loss)?;
-        let share = 1.0 / batch.targets.len() as f32;
+        let share = 1.0 / (batch.targets.len() * world) as f32;
         let size = self.rules.micro_batch * batch.len;
         for (inputs, targets) in batch.inputs.chunks(size).zip(batch.targets.chunks(size)) {
             self.micro_batch(inputs, targets, batch.len, recurrence, share)?;
@@ -227,6 +262,38 @@ impl Learner {
             gpu.add_up(nll.buffer(), &sum)?;
         }
         Ok(f64::from(gpu.read(&sum)?[0]) / batch.targets.len() as f64)
+    }
+
+    /// Takes weights, their average and the optimizers' state as they were after so many steps: `take` gives the buffer of a
+    /// name, as [`Optimizer::buffers`] names them.
+    ///
+    /// # Errors
+    /// Tensors that are missing, or of another length; what the driver says.
+    ///
+    /// [`Optimizer::buffers`]: crate::Optimizer::buffers
+    pub fn restore(
+        &mut self,
+        [weights, average]: [&Params; 2],
+        steps: u64,
+        take: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<()> {
+        let all = self.layout.gather(weights)?;
+        self.gpu.write(&self.tensors.weights, &all)?;
+        if let Some(shadow) = &self.tensors.shadow {
+            self.gpu.write(shadow, &all)?;
+        }
+        self.gpu.write(&self.tensors.average, &self.layout.gather(average)?)?;
+        self.update.restore(&self.gpu, &self.layout, steps, take)
+    }
+
+    /// The optimizers' state, as [`Optimizer::buffers`] names it.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// [`Optimizer::buffers`]: crate::Optimizer::buffers
+    pub fn buffers(&self) -> Result<BTreeMap<String, Vec<f32>>> {
+        self.update.buffers(&self.gpu, &self.layout)
     }
 
     /// The weights.

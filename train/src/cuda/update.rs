@@ -1,11 +1,14 @@
 //! The optimizers, of all tensors at once.
 
+use std::collections::BTreeMap;
+
+use sixpack_formats::OptimizerGroup;
 use sixpack_runtime::cuda::{Buffer, Direction, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
 
 use super::layout::Layout;
 use super::learner::{Rules, Tensors};
-use crate::Result;
 use crate::optim::{AdamW, Groups, Matrix, NewtonSchulz, Now};
+use crate::{Error, Result};
 
 /// Factors of a group or a stack that change from step to step.
 const FACTORS: usize = 4;
@@ -27,6 +30,8 @@ pub(super) struct Update {
     clip: Buffer,
     /// Factors that change: those of tables, of control tensors, then of each stack.
     now: Buffer,
+    /// Whether a step was queued: kernels are loaded, memory is there.
+    ran: bool,
     recorded: Option<Recorded>,
 }
 
@@ -46,6 +51,7 @@ impl Update {
             moments: moments.collect::<Result<_, _>>()?,
             clip: gpu.zeros(Kind::F32, 2)?,
             now: gpu.zeros(Kind::F32, (2 + layout.stacks.len()) * FACTORS)?,
+            ran: false,
             recorded: None,
             groups,
         })
@@ -53,6 +59,51 @@ impl Update {
 
     pub(super) fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Each tensor's buffers, as the CPU's optimizers name them, and where they are.
+    fn places(&self, layout: &Layout) -> Vec<(String, Buffer)> {
+        let adamw = ["mean", "square"];
+        let mut found = Vec::new();
+        for (id, place) in layout.places() {
+            let orthogonalised =
+                place.group == OptimizerGroup::Matrix && !matches!(self.groups.matrix, Matrix::AdamW(_));
+            let [first, second] = if orthogonalised { ["momentum", ""] } else { adamw };
+            found.push((format!("{first}.{id}"), self.first.part(place.range.clone())));
+            if !second.is_empty() {
+                found.push((format!("{second}.{id}"), self.second.part(place.range.clone())));
+            }
+            let stacks = layout.stacks.iter().zip(&self.moments);
+            let own = stacks.into_iter().find(|((_, range), _)| range.contains(&place.range.start));
+            if let (Some(((stack, range), moments)), Matrix::NorMuon(_)) = (own, &self.groups.matrix) {
+                let (side, number) =
+                    (stack.rows.max(stack.cols), (place.range.start - range.start) / place.range.len());
+                found.push((format!("moment.{id}"), moments.part(number * side..(number + 1) * side)));
+            }
+        }
+        found
+    }
+
+    pub(super) fn buffers(&self, gpu: &Gpu, layout: &Layout) -> Result<BTreeMap<String, Vec<f32>>> {
+        self.places(layout).into_iter().map(|(name, at)| Ok((name, gpu.read(&at)?))).collect()
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        gpu: &Gpu,
+        layout: &Layout,
+        steps: u64,
+        mut take: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<()> {
+        for (name, at) in self.places(layout) {
+            let found = take(&name).ok_or_else(|| Error::MissingTensor(name.clone()))?;
+            if found.len() != at.len() {
+                return Err(Error::TensorLength { name, expected: at.len(), found: found.len() });
+            }
+            gpu.write(&at, &found)?;
+        }
+        self.steps = steps;
+        Ok(())
     }
 
     /// The norm of the gradients of the last step, before they were clipped.
@@ -67,7 +118,7 @@ impl Update {
             return Ok(gpu.replay(recorded)?);
         }
         // The first time loads kernels and takes memory; the second is written down.
-        if self.steps == 1 || !gpu.settings().reuse {
+        if !std::mem::replace(&mut self.ran, true) || !gpu.settings().reuse {
             return Ok(self.queue(gpu, layout, tensors, rules)?);
         }
         let recorded = gpu.record(|| self.queue(gpu, layout, tensors, rules))?;

@@ -1,11 +1,13 @@
 //! What a run is given beside its recipe.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use sixpack_formats::Model;
 use sixpack_formats::estimate::Sizes;
 use sixpack_formats::tokenizer::ByteTables;
+use sixpack_runtime::cuda::Gpu;
 
 use crate::loader::Source;
 use crate::{Alone, Collective};
@@ -31,6 +33,8 @@ pub struct Setup<'a> {
     pub stop: Option<&'a AtomicBool>,
     /// The ranks of the run.
     pub all: &'a dyn Collective,
+    /// The GPU that trains; without one the CPU does.
+    pub gpu: Option<&'a Arc<Gpu>>,
 }
 
 /// Validation tokens and how often they are run.
@@ -71,6 +75,7 @@ impl<'a> Setup<'a> {
             sizing: None,
             stop: None,
             all: &Alone,
+            gpu: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine must pass on any GPU: it does what the CPU engine does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sixpack_formats::{Model, ModelConfig};
@@ -140,7 +141,7 @@ fn optimizers() {
         let groups = groups(matrix);
         let steps = steps(&text(3), 3);
         let (said, weights, average) = on_cpu(&model, groups.clone(), &steps);
-        let mut learner = learner(false, Kind::F32, &model.config, groups, &params::of_model(&model));
+        let mut learner = learner(false, Kind::F32, &model.config, groups.clone(), &params::of_model(&model));
         for ((batch, recurrence, now), [loss, norm]) in steps.iter().zip(said) {
             let found = learner.step(batch, *recurrence, *now).unwrap();
             let name = matrix.name();
@@ -154,7 +155,25 @@ fn optimizers() {
             let (worst, tensor) = worst(&found, &expected);
             assert!(worst < 1e-3, "{}: the {what} {tensor} differs by {worst:.2e} of its norm", matrix.name());
         }
+        resumed(&model, &groups, &mut learner);
     }
+}
+
+/// Another one with the state of a learner goes on as that does, to the bit; its buffers are named as the CPU's.
+fn resumed(model: &Model, groups: &Groups, first: &mut Learner) {
+    let (weights, average) = (first.weights().unwrap(), first.average().unwrap());
+    let mut buffers = first.buffers().unwrap();
+    let names = Optimizer::new(&model.config, groups.clone()).unwrap();
+    assert!(names.buffers().map(|(name, _)| name).collect::<BTreeSet<_>>().iter().eq(buffers.keys()));
+    let start = params::of_model(model);
+    let mut second = learner(false, Kind::F32, &model.config, groups.clone(), &start);
+    assert!(second.restore([&weights, &average], 3, |_| None).is_err(), "nothing to take");
+    second.restore([&weights, &average], 3, |name| buffers.remove(name)).unwrap();
+    let (batch, _, now) = &steps(&text(1), 1)[0];
+    let (a, b) = (first.step(batch, true, *now).unwrap(), second.step(batch, true, *now).unwrap());
+    assert_eq!(a, b);
+    assert_eq!(first.weights().unwrap(), second.weights().unwrap());
+    assert_eq!(first.buffers().unwrap(), second.buffers().unwrap());
 }
 
 /// Fifty steps. Passes and updates are recorded, memory is used again, recurrence starts in the middle, and batches have a
