@@ -39,6 +39,8 @@ const TESTS: &[(&str, fn(&Kernels))] = &[
     ("mistakes::barriers", mistakes::barriers),
     ("mistakes::bounds", mistakes::bounds),
     ("mistakes::races", mistakes::races),
+    ("mistakes::copies", mistakes::copies),
+    ("fragments", mistakes::fragments),
 ];
 
 fn main() -> ExitCode {

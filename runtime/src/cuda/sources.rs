@@ -92,6 +92,7 @@ pub const HEADERS: &[(&str, &str)] = headers! {
     "rms_norm.cuh",
     "softcap.cuh",
     "storage.cuh",
+    "tensor_core.cuh",
     "threads.cuh",
 };
 
