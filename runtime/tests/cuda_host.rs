@@ -14,6 +14,7 @@ mod twins;
 mod session;
 
 mod cuda {
+    pub(crate) mod documents;
     pub(crate) mod gradients;
     #[allow(dead_code, reason = "tests of the program start others in it")]
     pub(crate) mod host;
