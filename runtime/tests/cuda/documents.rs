@@ -20,6 +20,10 @@ const CASES: [(usize, usize, usize, Heads); 7] = [
     (1, 30, 30, Heads { query: 1, kv: 1, dim: 130 }),
 ];
 
+/// Where documents begin. Some end within the rows of a warp, and began before the tile of keys that it is at.
+const DOCUMENTS: [usize; 6] = [0, 7, 60, 129, 139, 180];
+
+/// The same numbers each time.
 struct Random(u64);
 
 impl Random {
@@ -34,20 +38,15 @@ impl Random {
         let kept = gpu.floats(kind, &values).unwrap();
         (gpu.read(&kept).unwrap().into_iter().map(f64::from).collect(), kept)
     }
+}
 
-    /// The first position of each query's document. Documents are some 30 positions long.
-    fn starts(&mut self, at: Lengths) -> Vec<usize> {
-        let before = at.keys - at.queries;
-        let mut starts = Vec::new();
-        for _ in 0..at.sequences {
-            let mut start = self.next() % (before + 1);
-            for position in before..at.keys {
-                start = if self.next().is_multiple_of(30) { position } else { start };
-                starts.push(start);
-            }
-        }
-        starts
-    }
+/// The first position of each query's document: of those of another sequence a little later.
+fn starts(at: Lengths) -> Vec<usize> {
+    let start = |row: usize| {
+        let (late, position) = (row / at.queries * 5, at.keys - at.queries + row % at.queries);
+        DOCUMENTS.into_iter().map(|start| start + late).filter(|&s| s <= position).max().unwrap_or(0)
+    };
+    (0..at.sequences * at.queries).map(start).collect()
 }
 
 /// The output, and gradients of queries, keys and values.
@@ -92,7 +91,7 @@ pub(crate) fn all(ops: &Cuda, kind: Kind) {
         let [(q, q_at), (k, k_at), (v, v_at), (dy, dy_at)] =
             [many, few, few, many].map(|len| random.values(gpu, kind, len));
         for documents in [false, true] {
-            let starts = if documents { random.starts(at) } else { vec![0; sequences * queries] };
+            let starts = if documents { starts(at) } else { vec![0; sequences * queries] };
             let counts: Vec<u32> = starts.iter().map(|&s| s as u32).collect();
             let starts_at = documents.then(|| gpu.ints(&counts).unwrap());
             let [y, dq, dk, dv] = [many, many, few, few].map(|len| gpu.empty(kind, len).unwrap());
