@@ -33,8 +33,11 @@ use cuda::{mistakes, suite};
 use libtest_mimic::{Arguments, Completion, Trial};
 use sixpack_runtime::cuda::{SOURCES, signature};
 
+/// A test and its name.
+type Test = (&'static str, fn(&Kernels));
+
 /// Tests of what only the processor's driver has.
-const TESTS: &[(&str, fn(&Kernels))] = &[
+const TESTS: &[Test] = &[
     ("every_kernel_takes_what_is_read_from_its_source", every_kernel),
     ("libraries::are_found_where_they_are", |_| cuda::libraries::are_found_where_they_are()),
     ("mistakes::barriers", mistakes::barriers),

@@ -113,7 +113,7 @@ pub(crate) fn all(ops: &Cuda, kind: Kind) {
     large_scores(ops, kind);
 }
 
-/// Scores of many thousands: the largest is all, and nothing overflows.
+/// Scores of many thousands: the largest is all, and nothing overflows; this way and that.
 fn large_scores(ops: &Cuda, kind: Kind) {
     let (gpu, heads) = (ops.gpu(), Heads { query: 1, kv: 1, dim: 64 });
     let at = Lengths { sequences: 1, queries: 67, keys: 67 };
@@ -124,7 +124,12 @@ fn large_scores(ops: &Cuda, kind: Kind) {
     };
     let (q, k) = (rows(&|_| 64.0), rows(&|i| if i <= 5 { 32.0 * i as f32 } else { 100.0 }));
     let (v, y) = (rows(&|i| i as f32), gpu.empty(kind, 67 * 64).unwrap());
-    gpu.attention(heads, [&q, &k, &v], None, (&y, None), at).unwrap();
     let expected: Vec<f32> = (0..67 * 64).map(|i| (i / 64).min(5) as f32).collect();
+    gpu.attention(heads, [&q, &k, &v], None, (&y, None), at).unwrap();
+    assert_eq!(gpu.read(&y).unwrap(), expected);
+    // Also where memory begins between two pieces that tensor cores take.
+    let between = gpu.empty(kind, 4 + 67 * 64).unwrap().part(4..4 + 67 * 64);
+    gpu.copy(&q, &between).unwrap();
+    gpu.attention(heads, [&between, &k, &v], None, (&y, None), at).unwrap();
     assert_eq!(gpu.read(&y).unwrap(), expected);
 }
