@@ -1,5 +1,7 @@
 //! The runtime's checks.
 
+#[path = "../../runtime/tests/cuda/documents.rs"]
+pub(crate) mod documents;
 #[path = "../../runtime/tests/cuda/gradients.rs"]
 pub(crate) mod gradients;
 #[path = "../../runtime/tests/cuda/suite.rs"]

@@ -14,6 +14,7 @@ mod twins;
 mod session;
 
 mod cuda {
+    pub(crate) mod documents;
     pub(crate) mod gradients;
     #[allow(dead_code, reason = "tests of the program start others in it")]
     pub(crate) mod host;
@@ -32,15 +33,18 @@ use cuda::{mistakes, suite};
 use libtest_mimic::{Arguments, Completion, Trial};
 use sixpack_runtime::cuda::{SOURCES, signature};
 
-/// A test of what only the processor's driver has.
-type Test = fn(&Kernels);
+/// A test and its name.
+type Test = (&'static str, fn(&Kernels));
 
-const TESTS: &[(&str, Test)] = &[
+/// Tests of what only the processor's driver has.
+const TESTS: &[Test] = &[
     ("every_kernel_takes_what_is_read_from_its_source", every_kernel),
     ("libraries::are_found_where_they_are", |_| cuda::libraries::are_found_where_they_are()),
     ("mistakes::barriers", mistakes::barriers),
     ("mistakes::bounds", mistakes::bounds),
     ("mistakes::races", mistakes::races),
+    ("mistakes::copies", mistakes::copies),
+    ("fragments", mistakes::fragments),
 ];
 
 fn main() -> ExitCode {

@@ -1,6 +1,8 @@
 // Causal grouped-query attention with an online softmax: the base without tensor cores. `q [B, q_len, query·dim]`,
 // `k, v [B, k_len, kv·dim]`; query `i` is at position `k_len − q_len + i`. `WIDTH` is a bound on `dim`. `lse
 // [B, query, q_len]` (null for none) gets the logarithm of each query's sum of exponentials, which backward starts from.
+// `starts [B, q_len]` (null for none) is the first position of each query's document, which does not fall along a sequence: a
+// query sees no key before it.
 //
 // A block of four warps for each tile of queries of one head of one sequence. It goes through the keys 32 at a time: for
 // scores each lane has a key, for sums of values each lane has every 32nd channel.
@@ -8,7 +10,8 @@
 
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP)
-    attention(int query, int kv, int dim, const T *q, const T *k, const T *v, T *y, float *lse, int q_len, int k_len) {
+    attention(int query, int kv, int dim, const T *q, const T *k, const T *v, const int *starts, T *y, float *lse, int q_len,
+              int k_len) {
     // Queries of a warp: fewer where heads are so wide that memory of the block would not hold them.
     constexpr int EACH = WIDTH > 128 ? 2 : 4;
     constexpr int CHANNELS = WIDTH / WARP;
@@ -24,6 +27,9 @@ __global__ void __launch_bounds__(WARPS * WARP)
     const size_t kv_at = offset(sequence * k_len, kv_cols) + head / (query / kv) * dim;
     // The position of the first query, and one more than that of the last.
     const int position = k_len - q_len + first, end = position + count;
+    if (starts) {
+        starts += offset(sequence, q_len) + first;
+    }
     load_rows(queries, q + q_at, count, dim, q_cols, 1.0f / sqrtf(static_cast<float>(dim)));
 
     // Largest score so far, this lane's part of the sum, and its channels of the output.
@@ -35,7 +41,7 @@ __global__ void __launch_bounds__(WARPS * WARP)
             outputs[i][j] = 0.0f;
         }
     }
-    for (int from = 0; from < end; from += KEYS) {
+    for (int from = starts ? starts[0] / KEYS * KEYS : 0; from < end; from += KEYS) {
         const int there = min(KEYS, end - from);
         __syncthreads();
         load_rows(tile, k + kv_at + offset(from, kv_cols), there, dim, kv_cols, 1.0f);
@@ -47,8 +53,8 @@ __global__ void __launch_bounds__(WARPS * WARP)
             for (int c = 0; c < dim; ++c) {
                 score += queries[own][c] * tile[lane()][c];
             }
-            // Keys after the query, and those past the end of all.
-            const bool seen = from + lane() <= position + own && lane() < there;
+            // Not keys after the query, before its document, or past the end of all.
+            const bool seen = from + lane() <= position + own && lane() < there && is_since(starts, own, count, from + lane());
             const float high = fmaxf(highest[i], warp_max(seen ? score : LOWEST));
             const float correction = expf(highest[i] - high);
             const float weight = seen ? expf(score - high) : 0.0f;

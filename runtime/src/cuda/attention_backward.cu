@@ -1,6 +1,6 @@
 // Gradients of attention, from its output `y`, that one's gradient `dy`, and the logarithms of sums that forward kept. With
 // the probabilities `P` and `dP = dy Vᵀ`: `dS = P ⊙ (dP − Σ y ⊙ dy)`, `dQ = dS K`, `dK = dSᵀ Q`, `dV = Pᵀ dy`, the scores'
-// scale apart. Nothing is added by two blocks, so that the order of blocks changes nothing.
+// scale apart. Nothing is added by two blocks, so that the order of blocks changes nothing. `starts` as in forward.
 #include "attention.cuh"
 
 // `Σ a[c] b[c]`.
@@ -30,8 +30,8 @@ __device__ inline void add_rows(float (&sums)[WIDTH / WARP], const float *weight
 // The gradient of queries, and each query's `Σ y ⊙ dy` for the other kernel. Blocks as in forward.
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, 2)
-    attention_backward_queries(int query, int kv, int dim, const T *q, const T *k, const T *v, const T *y, const float *lse,
-                               const T *dy, T *dq, float *shift, int q_len, int k_len) {
+    attention_backward_queries(int query, int kv, int dim, const T *q, const T *k, const T *v, const int *starts,
+                               const T *y, const float *lse, const T *dy, T *dq, float *shift, int q_len, int k_len) {
     // Queries of a warp: fewer where heads are so wide that memory of the block would not hold them.
     constexpr int EACH = WIDTH > 128 ? 1 : 4;
     SHARED(float, queries, [WARPS * EACH][WIDTH]);
@@ -47,6 +47,9 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
     const size_t row_at = offset(sequence * query + head, q_len) + first;
     const int position = k_len - q_len + first, end = position + count;
     const float scale = 1.0f / sqrtf(static_cast<float>(dim));
+    if (starts) {
+        starts += offset(sequence, q_len) + first;
+    }
     // Outputs lie where queries will: they are needed once.
     load_rows(queries, y + q_at, count, dim, q_cols, 1.0f);
     load_rows(grads, dy + q_at, count, dim, q_cols, 1.0f);
@@ -70,7 +73,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
     }
     __syncthreads();
     load_rows(queries, q + q_at, count, dim, q_cols, scale);
-    for (int from = 0; from < end; from += KEYS) {
+    for (int from = starts ? starts[0] / KEYS * KEYS : 0; from < end; from += KEYS) {
         const int there = min(KEYS, end - from);
         float along[EACH];
         __syncthreads();
@@ -86,7 +89,8 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
             const int own = warp() * EACH + i;
-            const bool seen = own < count && from + lane() <= position + own && lane() < there;
+            const bool seen = own < count && from + lane() <= position + own && lane() < there &&
+                              is_since(starts, own, count, from + lane());
             const float score = dot(queries[own], tile[lane()], dim);
             weights[own][lane()] = seen ? expf(score - logs[i]) * (along[i] - shifts[i]) : 0.0f;
         }
@@ -112,8 +116,8 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
 // goes through all queries that see them, 32 at a time, for scores one to a lane.
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, 2)
-    attention_backward_keys(int query, int kv, int dim, const T *q, const T *k, const T *v, const float *lse, const T *dy,
-                            const float *shift, T *dk, T *dv, int q_len, int k_len) {
+    attention_backward_keys(int query, int kv, int dim, const T *q, const T *k, const T *v, const int *starts,
+                            const float *lse, const T *dy, const float *shift, T *dk, T *dv, int q_len, int k_len) {
     // As above, of keys.
     constexpr int EACH = WIDTH > 128 ? 1 : 4;
     SHARED(float, keys, [WARPS * EACH][WIDTH]);
@@ -134,11 +138,15 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
             key_sums[i][j] = value_sums[i][j] = 0.0f;
         }
     }
-    // The first query that sees a key of the tile.
+    if (starts) {
+        starts += offset(sequence, q_len);
+    }
+    // The first query that sees a key of the tile, and one more than the last.
     const int before = k_len - q_len, start = max(0, first - before);
+    const int end = end_of_readers(starts, start, q_len, first + count - 1);
     for (int h = head * (query / kv); h < (head + 1) * (query / kv); ++h) {
-        for (int from = start; from < q_len; from += KEYS) {
-            const int there = min(KEYS, q_len - from);
+        for (int from = start; from < end; from += KEYS) {
+            const int there = min(KEYS, end - from);
             const size_t q_at = offset(sequence * q_len + from, q_cols) + h * dim;
             const size_t row_at = offset(sequence * query + h, q_len) + from;
             const float log = lane() < there ? lse[row_at + lane()] : 0.0f;
@@ -150,7 +158,8 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
 #pragma unroll
             for (int i = 0; i < EACH; ++i) {
                 const int own = warp() * EACH + i;
-                const bool seen = own < count && first + own <= before + from + lane() && lane() < there;
+                const bool seen = own < count && first + own <= before + from + lane() && lane() < there &&
+                                  is_since(starts, from + lane(), end, first + own);
                 chances[i] = seen ? expf(dot(keys[own], tile[lane()], dim) - log) : 0.0f;
                 weights[own][lane()] = chances[i];
             }

@@ -46,6 +46,8 @@ pub(super) struct Shape {
     pub(super) sizes: [usize; 4],
     /// Whether something is added.
     pub(super) adds: bool,
+    /// Bytes that all addresses are multiples of, at most 256: some algorithms count on it.
+    pub(super) alignment: u32,
 }
 
 /// Addresses of a product's matrices.
@@ -170,7 +172,7 @@ impl Blas {
         };
         let mut best = f64::INFINITY;
         let mut refused = None;
-        for algorithm in self.algorithms(&plan).map_err(failed)? {
+        for algorithm in self.algorithms(&plan, shape.alignment).map_err(failed)? {
             // SAFETY: the caller's matrices.
             let once = || unsafe { self.queue(driver, &plan, &algorithm, factors, at) };
             if let Err(error) = once() {
@@ -193,18 +195,22 @@ impl Blas {
     }
 
     /// What the library holds best for a product.
-    fn algorithms(&self, plan: &Plan) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CublasError> {
-        use sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES as WORKSPACE_BYTES;
+    fn algorithms(&self, plan: &Plan, alignment: u32) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, CublasError> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Of;
         let (preference, bytes) = (result::create_matmul_pref()?, WORKSPACE);
-        // SAFETY: the preference was just made; the attribute is a `size_t`, which it copies.
-        unsafe {
-            result::set_matmul_pref_attribute(
-                preference,
-                WORKSPACE_BYTES,
-                (&raw const bytes).cast(),
-                size_of::<usize>(),
-            )
-        }?;
+        let set = |attribute, value: *const c_void, size| {
+            // SAFETY: the preference was just made; it copies the value, which is as large.
+            unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
+        };
+        set(Of::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const bytes).cast(), size_of::<usize>())?;
+        for attribute in [
+            Of::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+            Of::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+            Of::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+            Of::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+        ] {
+            set(attribute, (&raw const alignment).cast(), size_of::<u32>())?;
+        }
         // SAFETY: plain numbers, of which all zeros are some.
         let mut found: [sys::cublasLtMatmulHeuristicResult_t; TRIED] = unsafe { std::mem::zeroed() };
         let mut count = 0;

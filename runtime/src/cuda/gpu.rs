@@ -329,7 +329,8 @@ impl Gpu {
         super::SOURCES.iter().try_for_each(|source| self.function(source, source.kernels[0]).map(drop))
     }
 
-    /// Queues a product by cuBLASLt; whether that is there. `c` is what is added, times the second factor.
+    /// Queues a product by cuBLASLt; whether it took it: where the library is missing, and where matrices begin at odd
+    /// addresses, it does not. `c` is what is added, times the second factor.
     ///
     /// # Panics
     /// If a matrix has not the elements that the shape says.
@@ -346,6 +347,16 @@ impl Gpu {
         let fits = |x: &Buffer, kind, rows: usize, cols: usize| x.kind() == kind && x.len() >= stack * rows * cols;
         let results = std::iter::once(y).chain(c).all(|x| fits(x, shape.kinds[1], m, n));
         assert!(fits(a, shape.kinds[0], m, k) && fits(b, shape.kinds[0], k, n) && results, "{shape:?}");
+        let addresses = [a.address(), b.address(), c.unwrap_or(y).address(), y.address()];
+        // Of a stack also the later matrices.
+        let stride = |x: &Buffer, rows: usize, cols: usize| if stack > 1 { rows * cols * x.kind().bytes() } else { 0 };
+        let strides = [stride(a, m, k), stride(b, k, n), stride(y, m, n)].map(|bytes| bytes as u64);
+        let all = addresses.into_iter().chain(strides).fold(1 << 8, |all, at| all | at);
+        let alignment = 1 << all.trailing_zeros();
+        if alignment < 16 {
+            return Ok(false);
+        }
+        let shape = Shape { alignment, ..shape };
         let mut thrown_away = None;
         let scratch = || Ok(thrown_away.insert(self.empty(y.kind(), stack * m * n)?).address());
         let at = Matrices { a: a.address(), b: b.address(), c: c.unwrap_or(y).address(), y: y.address() };

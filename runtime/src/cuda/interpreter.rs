@@ -244,7 +244,7 @@ impl Ops for Cuda {
             Some(_) => Some(self.gpu.empty(Kind::F32, q.sequences * heads.query * q.len)?),
             None => None,
         };
-        self.gpu.attention(heads, [&q.data, &k.data, &v.data], (&y.data, lse.as_ref()), at)?;
+        self.gpu.attention(heads, [&q.data, &k.data, &v.data], None, (&y.data, lse.as_ref()), at)?;
         self.record(|| Call::Attention {
             heads,
             q: q.clone(),

@@ -35,6 +35,11 @@ pub const SOURCES: &[Source] = sources! {
         "attention_backward_keys<bf16, 32>", "attention_backward_keys<bf16, 64>",
         "attention_backward_keys<bf16, 128>", "attention_backward_keys<bf16, 256>",
     ],
+    "attention_mma": ["attention_mma<64>", "attention_mma<128>"],
+    "attention_mma_backward": [
+        "attention_mma_backward_queries<64>", "attention_mma_backward_queries<128>",
+        "attention_mma_backward_keys<64>", "attention_mma_backward_keys<128>",
+    ],
     "average": ["average<float>", "average<bf16>", "add_to<float>", "add_to<bf16>"],
     "cross_entropy": [
         "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
@@ -89,9 +94,11 @@ macro_rules! headers {
 /// What the kernels include: names and texts.
 pub const HEADERS: &[(&str, &str)] = headers! {
     "attention.cuh",
+    "attention_mma.cuh",
     "rms_norm.cuh",
     "softcap.cuh",
     "storage.cuh",
+    "tensor_core.cuh",
     "threads.cuh",
 };
 

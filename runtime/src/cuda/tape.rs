@@ -190,7 +190,7 @@ impl Cuda {
                 let [dq, dk, dv] = [to.room(q.data.len())?, to.room(k.data.len())?, to.room(v.data.len())?];
                 let at = Lengths { sequences: q.sequences, queries: q.len, keys: k.len };
                 let ins = [&q.data, &k.data, &v.data, &y.data, &lse, &dy];
-                gpu.attention_backward(heads, ins, [&dq, &dk, &dv], at)?;
+                gpu.attention_backward(heads, ins, None, [&dq, &dk, &dv], at)?;
                 to.add(q.id, dq)?;
                 to.add(k.id, dk)?;
                 to.add(v.id, dv)

@@ -76,7 +76,7 @@ pub(crate) async fn open(
         #[cfg(not(target_family = "wasm"))]
         Device::Cuda(wanted) => {
             let index = wanted.unwrap_or(0);
-            let gpu = super::nvidia::ready(index, demands.tolerance).await?;
+            let gpu = super::nvidia::ready(index, demands.tolerance).await.map_err(|e| as_asked(device, e))?;
             let weights = gpu.load(model)?;
             Ok((Opened::Cuda(index, Box::new(gpu), Arc::new(weights), None), None))
         }
@@ -97,9 +97,21 @@ pub async fn present(device: Device) -> Result<()> {
             ready(&adapters[pick(&adapters, wanted)?], check::TOLERANCE).await.map(drop)
         }
         #[cfg(not(target_family = "wasm"))]
-        Device::Cuda(wanted) => super::nvidia::ready(wanted.unwrap_or(0), check::TOLERANCE).await.map(drop),
+        Device::Cuda(wanted) => {
+            let ready = super::nvidia::ready(wanted.unwrap_or(0), check::TOLERANCE).await;
+            ready.map(drop).map_err(|e| as_asked(device, e))
+        }
         #[cfg(target_family = "wasm")]
         Device::Cuda(_) => Err(no_cuda(device)),
+    }
+}
+
+/// Names a device that is not there as it was asked for.
+#[cfg(not(target_family = "wasm"))]
+fn as_asked(device: Device, error: Error) -> Error {
+    match error {
+        Error::NoDevice { reason, .. } => Error::NoDevice { wanted: device.to_string(), reason },
+        other => other,
     }
 }
 

@@ -46,7 +46,15 @@ pub(crate) const MISTAKES: &[&str] = &[
     "never_written",
     "too_much",
     "blocks_in_order",
+    "late_wait",
+    "own_wait",
+    "no_wait",
+    "half_a_chunk",
 ];
+
+/// Those of `host/fragments.cu`: products of a warp.
+pub(crate) const FRAGMENTS: &[&str] =
+    &["fragments_by_hand", "fragments_of_rows", "fragments_of_columns", "fragments_swapped"];
 
 /// The folder of the libraries, in a process that takes them for NVIDIA's: this one, started again by itself. Each kernel
 /// then runs in so many orders of threads, which must give the same bits.
@@ -93,7 +101,7 @@ pub(crate) fn folder() -> Result<PathBuf, Failure> {
     std::fs::create_dir_all(&own).map_err(broken)?;
     std::fs::write(own.join("kernels.cpp"), glue).map_err(broken)?;
     let host = |file: &str| sources.join("host").join(file);
-    let driver = ["fibers.cpp", "launch.cpp", "shared.cpp", "driver.cpp"].map(host);
+    let driver = ["fibers.cpp", "copies.cpp", "launch.cpp", "shared.cpp", "driver.cpp"].map(host);
     let built = compile(&compiler, &sources, &[&[own.join("kernels.cpp")], &driver[..]].concat(), &own, "libcuda.so.1")
         .and_then(|()| compile(&compiler, &sources, &[host("compiler.cpp")], &own, "libnvrtc.so.12"))
         .and_then(|()| {
@@ -124,7 +132,7 @@ fn glue() -> String {
     let mut text = String::from("#include \"cuda.hpp\"\n#include \"launch.hpp\"\n");
     HEADERS.iter().for_each(|(name, _)| writeln!(text, "#include \"{name}\"").unwrap());
     let files = SOURCES.iter().map(|s| (s.name, s.kernels));
-    for (file, kernels) in files.chain([("host/mistakes", MISTAKES)]) {
+    for (file, kernels) in files.chain([("host/mistakes", MISTAKES), ("host/fragments", FRAGMENTS)]) {
         writeln!(text, "namespace file_{} {{\n#include \"{file}.cu\"", file.replace('/', "_")).unwrap();
         for (i, kernel) in kernels.iter().enumerate() {
             writeln!(text, "KERNEL(kernel_{i}, {kernel});").unwrap();

@@ -23,6 +23,35 @@ pub(crate) fn races(kernels: &Kernels) {
     assert!(!is_caught(&blocks[..1]) && is_caught(&blocks));
 }
 
+pub(crate) fn copies(kernels: &Kernels) {
+    assert!(is_caught(&orders(kernels, "late_wait", 1)));
+    assert!(is_caught(&orders(kernels, "own_wait", 1)));
+    let error = kernels.run("no_wait", 1, THREADS, 0).unwrap_err();
+    assert_eq!(error, "a copy that nobody waits for");
+    let error = kernels.run("half_a_chunk", 1, THREADS, 0).unwrap_err();
+    assert!(error.contains("a copy from or to what is no multiple of 16 bytes"), "{error}");
+}
+
+/// A warp's product is the plain one, however its factors come to the lanes; one with a wrong layout is not.
+pub(crate) fn fragments(kernels: &Kernels) {
+    let of_a = |i: i32, j: i32| ((i * 7 + j * 3 + i * j) % 17 - 8) as f32;
+    let of_b = |i: i32, j: i32| ((i * 5 + j * 11 + i * j) % 13 - 6) as f32;
+    // Number `part` of a lane, as the layout of results says.
+    let plain = |thread: i32| {
+        let (lane, part) = (thread % 32, thread / 32);
+        let (row, column) = (lane / 4 + part / 2 * 8, lane % 4 * 2 + part % 2);
+        (0..16).map(|k| of_a(row, k) * of_b(k, column)).sum::<f32>()
+    };
+    let expected: Vec<f32> = (0..128).map(plain).collect();
+    for seed in 0..2 {
+        let run = |kernel: &str| kernels.run(kernel, 1, 128, seed).unwrap();
+        for kernel in ["fragments_by_hand", "fragments_of_rows", "fragments_of_columns"] {
+            assert_eq!(run(kernel), expected, "{kernel}");
+        }
+        assert_ne!(run("fragments_swapped"), expected);
+    }
+}
+
 pub(crate) fn barriers(kernels: &Kernels) {
     for seed in 0..4 {
         let run = |kernel: &str, threads: u32| kernels.run(kernel, 1, threads, seed);

@@ -8,8 +8,9 @@ use sixpack_runtime::cuda::Stack;
 
 use crate::{Error, Params, Result};
 
-/// Tensors begin at multiples of so many elements, but for the matrices of a stack, which follow each other.
-const ALIGNMENT: usize = 64;
+/// Tensors begin at multiples of so many elements, 256 bytes of bf16, but for the matrices of a stack, which follow each
+/// other.
+const ALIGNMENT: usize = 128;
 
 /// The order of all tensors in one piece of memory: matrices in stacks of one shape, tables, control tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]

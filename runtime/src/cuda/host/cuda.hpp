@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "copies.hpp"
 #include "fibers.hpp"
 #include "shared.hpp"
 

@@ -1,5 +1,6 @@
 #include "fibers.hpp"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +10,7 @@
 
 #include <ucontext.h>
 
+#include "copies.hpp"
 #include "shared.hpp"
 
 namespace host {
@@ -37,7 +39,7 @@ struct Thread : Fiber {
 
 // What the lanes of a warp give each other. A lane is at most one exchange ahead, so two buffers are enough.
 struct Warp {
-    unsigned bits[2][Fiber::WARP];
+    unsigned words[2][Fiber::WARP][WORDS];
     int waiting, done;
 };
 
@@ -185,11 +187,30 @@ void sync_warp(const char *file, int line) {
 }
 
 unsigned exchange(unsigned bits, int lane, const char *file, int line) {
+    return share(&bits, 1, file, line)[lane][0];
+}
+
+const unsigned (*share(const unsigned *words, int count, const char *file, int line))[WORDS] {
     Warp &warp = warps[running->number.x / Fiber::WARP];
     const unsigned turn = running->turn++ % 2;
-    warp.bits[turn][running->lane()] = bits;
+    std::copy(words, words + count, warp.words[turn][running->lane()]);
     wait(State::AtWarp, file, line);
-    return warp.bits[turn][lane];
+    return warp.words[turn];
+}
+
+std::array<const void *, Fiber::WARP> share_address(const void *at, std::size_t alignment, const char *file, int line) {
+    const auto address = reinterpret_cast<std::uintptr_t>(at);
+    if (address % alignment != 0) {
+        fail(file, line, "a row at what is no multiple of " + std::to_string(alignment) + " bytes");
+    }
+    unsigned words[2];
+    std::memcpy(words, &address, sizeof address);
+    const auto all = share(words, 2, file, line);
+    std::array<const void *, Fiber::WARP> rows;
+    for (int i = 0; i < Fiber::WARP; ++i) {
+        std::memcpy(&rows[i], all[i], sizeof address);
+    }
+    return rows;
 }
 
 void fail(const char *file, int line, const std::string &what) {
@@ -226,10 +247,12 @@ std::string run(Dim3 blocks, unsigned count, std::uint64_t order, const std::fun
             threads[i]->turn = 0;
         }
         begin_block();
+        begin_copies(count);
         run_block(count, order != 0);
-        const std::string outside = end_block();
-        if (failure.empty()) {
-            failure = outside;
+        for (const std::string &wrong : {end_block(), lost_copies()}) {
+            if (failure.empty()) {
+                failure = wrong;
+            }
         }
         if (!failure.empty()) {
             // Their stacks hold threads that will never go on.

@@ -2,6 +2,8 @@
 // shuffles. What the order changes is a race; what waits for ever is a barrier that not all reach.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -41,6 +43,15 @@ void sync_warp(const char *file, int line);
 
 // Gives `bits` to the lanes of the warp and takes those of `lane`.
 unsigned exchange(unsigned bits, int lane, const char *file, int line);
+
+// What a lane may give to its warp at once.
+constexpr int WORDS = 6;
+
+// Gives words to the lanes of the warp and takes those of all, by lane; they are there until the next time.
+const unsigned (*share(const unsigned *words, int count, const char *file, int line))[WORDS];
+
+// The same with an address, which is to be a multiple of `alignment`.
+std::array<const void *, Fiber::WARP> share_address(const void *at, std::size_t alignment, const char *file, int line);
 
 // Ends the launch with a message; from a thread of a kernel, to which it does not return.
 [[noreturn]] void fail(const char *file, int line, const std::string &what);

@@ -1,6 +1,5 @@
 // Kernels with a mistake each, by which the host's checks are tested.
-#include "../storage.cuh"
-#include "../threads.cuh"
+#include "../tensor_core.cuh"
 
 // No barrier between writing and reading what others wrote.
 __global__ void no_barrier(float *y) {
@@ -79,4 +78,48 @@ __global__ void too_much(float *y) {
 // In order all is well: a block that counts on another one having run.
 __global__ void blocks_in_order(float *y) {
     y[64 * blockIdx.x + threadIdx.x] = blockIdx.x == 0 ? 1.0f : 1.0f + y[64 * (blockIdx.x - 1) + threadIdx.x];
+}
+
+// A chunk for each thread, with its number in all places.
+__device__ inline void copy_numbers(Chunk (&from)[64], Chunk (&to)[64]) {
+    for (unsigned &word : from[threadIdx.x].words) {
+        word = pack(static_cast<float>(threadIdx.x), static_cast<float>(threadIdx.x));
+    }
+    copy_later(&to[threadIdx.x], reinterpret_cast<const bf16 *>(&from[threadIdx.x]), true);
+    end_copies();
+}
+
+// Waits for a copy after it was read.
+__global__ void late_wait(float *y) {
+    SHARED(Chunk, from, [64]);
+    SHARED(Chunk, to, [64]);
+    copy_numbers(from, to);
+    y[threadIdx.x] = first_of(to[threadIdx.x].words[0]);
+    wait_copies<0>();
+}
+
+// Waits for its own copy only.
+__global__ void own_wait(float *y) {
+    SHARED(Chunk, from, [64]);
+    SHARED(Chunk, to, [64]);
+    copy_numbers(from, to);
+    wait_copies<0>();
+    y[threadIdx.x] = first_of(to[63 - threadIdx.x].words[0]);
+}
+
+// Never waits.
+__global__ void no_wait(float *y) {
+    SHARED(Chunk, from, [64]);
+    SHARED(Chunk, to, [64]);
+    copy_numbers(from, to);
+    y[threadIdx.x] = 1.0f;
+}
+
+// From between two chunks.
+__global__ void half_a_chunk(float *y) {
+    SHARED(Chunk, all, [64]);
+    copy_later(&all[threadIdx.x], reinterpret_cast<const bf16 *>(&all[0]) + 4, true);
+    end_copies();
+    wait_copies<0>();
+    y[threadIdx.x] = 1.0f;
 }

@@ -8,7 +8,8 @@ impl Gpu {
     /// A product of each of a stack.
     pub(in super::super) fn products(&self, product: Product<'_>, y: &Buffer) -> Result<()> {
         let Product { of: [a, b], turned, factor, plus, sizes: [stack, m, n, k] } = product;
-        let shape = Shape { kinds: [a.kind(), y.kind()], turned, sizes: product.sizes, adds: plus.is_some() };
+        let shape =
+            Shape { kinds: [a.kind(), y.kind()], turned, sizes: product.sizes, adds: plus.is_some(), alignment: 0 };
         let factors = [factor, plus.map_or(0.0, |(_, keep)| keep)];
         if self.product(shape, factors, [a, b], plus.map(|(c, _)| c), y)? {
             return Ok(());

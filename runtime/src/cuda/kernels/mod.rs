@@ -13,7 +13,8 @@ use super::gpu::{Arg, Gpu};
 use super::memory::{Buffer, Kind};
 use crate::Result;
 
-pub(super) use self::attention::{Lengths, width};
+pub use self::attention::Lengths;
+pub(super) use self::attention::width;
 pub(super) use self::heads::Turn;
 pub(super) use self::loss::Tile;
 pub use self::optim::{Direction, Group, Moments, Product, Stack};
