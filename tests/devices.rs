@@ -106,7 +106,7 @@ fn what_of_cuda_is_missing_is_said() {
 fn what_is_not_there_is_said_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("new");
-    for (device, reason) in [("wgpu:99", "no device `wgpu:99`"), ("cuda", "no device `cuda`")] {
+    for (device, reason) in [("wgpu:99", "no device `wgpu:99`"), ("cuda:99", "no device `cuda:99`")] {
         let quickstart = || ["quickstart", "--device", device, "--out", out.to_str().unwrap()];
         sixpack().args(quickstart()).assert().code(1).stderr(contains(reason));
         assert!(!out.exists(), "{device}: something was done first");
@@ -126,7 +126,8 @@ fn eval_gives_the_cpus_bits_per_byte() {
     let text = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/src/lib.rs");
     let eval = ["eval", "model.6pk", "--data", text, "--max-tokens", "400"];
     let [cpu, gpu] = ["cpu", "wgpu"].map(|device| report(&eval, device));
-    assert_eq!((&cpu["device"], &gpu["device"]), (&json!("cpu"), &json!("wgpu:0")));
+    // The first that is no software, if there is one.
+    assert!(cpu["device"] == "cpu" && gpu["device"].as_str().is_some_and(|d| d.starts_with("wgpu:")), "{gpu}");
     assert_eq!((&cpu["tokens"], &cpu["bytes"]), (&gpu["tokens"], &gpu["bytes"]));
     let [cpu, gpu] = [cpu, gpu].map(|report| number(&report, "/bits_per_byte"));
     assert!((cpu - gpu).abs() < 1e-4, "{gpu} bits per byte where the CPU has {cpu}");
@@ -135,7 +136,8 @@ fn eval_gives_the_cpus_bits_per_byte() {
 fn run_writes_the_cpus_text() {
     let run = ["run", "model.6pk", "--prompt", "pub fn ", "--temperature", "0", "--max-tokens", "24"];
     let [cpu, gpu] = ["cpu", "wgpu"].map(|device| report(&run, device));
-    assert_eq!((&cpu["device"], &gpu["device"]), (&json!("cpu"), &json!("wgpu:0")));
+    // The first that is no software, if there is one.
+    assert!(cpu["device"] == "cpu" && gpu["device"].as_str().is_some_and(|d| d.starts_with("wgpu:")), "{gpu}");
     assert_eq!(cpu["text"], gpu["text"]);
     assert!(number(&gpu, "/generated_tokens") > 0.0, "{gpu}");
 }

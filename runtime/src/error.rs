@@ -73,6 +73,14 @@ pub enum Error {
         /// What its driver says.
         reason: String,
     },
+    /// A GPU whose memory is taken, for now.
+    #[error("the GPU `{adapter}` has no room: {reason}")]
+    GpuFull {
+        /// Its name.
+        adapter: String,
+        /// What its driver says.
+        reason: String,
+    },
     /// A machine that computes something else than it should.
     #[error("the self-check failed: it gives {found}")]
     SelfCheck {

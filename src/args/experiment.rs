@@ -43,7 +43,8 @@ pub(crate) struct ExperimentRun {
     /// Check the plan and the data, say what would be run, and run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// What scores the models: auto, cpu, wgpu[:N] or cuda[:N]; one and the same for all runs
+    /// What scores the models: auto, cpu, wgpu[:N] or cuda[:N], which also trains them (others are trained on the CPU);
+    /// one and the same for all runs
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
     pub(crate) device: Device,
     /// Print one JSON object instead of tables

@@ -56,7 +56,8 @@ pub(crate) struct Limits {
     /// Seconds that a request may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
     pub(crate) timeout: f64,
-    /// Seconds after which a client that takes nothing of its answer loses its connection
+    /// Seconds after which a client that takes nothing of its answer loses its connection, or so little that the system
+    /// has no room for more of it
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub(crate) stall: f64,
     /// Seconds that running requests have to end after SIGTERM or Ctrl-C

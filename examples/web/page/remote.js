@@ -117,7 +117,7 @@ export class Remote {
     const sum = nats.reduce((sum, x) => sum + x, 0) / Math.LN2;
     const text_bytes = utf8.encode(read).length;
     const seconds = (performance.now() - begun) / 1000;
-    const zstd_bytes = await this.#compress(read);
+    const zstd_bytes = stopped ? null : await this.#compress(read);
     return { tokens: nats.length, bytes, nats, bits_per_byte: bytes > 0 ? sum / bytes : null, zstd_bytes, text_bytes, seconds, stopped };
   }
 

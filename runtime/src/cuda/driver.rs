@@ -129,7 +129,7 @@ impl Driver {
     fn failed(&self, what: &str, error: result::DriverError) -> Error {
         let (adapter, reason) = (self.facts.name.clone(), format!("{what}: {}", words(error)));
         match error.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::Gpu { adapter, reason },
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::GpuFull { adapter, reason },
             // After these nothing works in this process any more.
             sys::CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
             | sys::CUresult::CUDA_ERROR_LAUNCH_FAILED

@@ -150,7 +150,7 @@ impl Gpu {
     /// Memory for so many elements, with anything in it: a kernel is to write it first.
     ///
     /// # Errors
-    /// [`Error::Gpu`] where there is no room.
+    /// [`Error::GpuFull`] where there is no room.
     pub fn empty(&self, kind: Kind, len: usize) -> Result<Buffer> {
         self.pool.take(kind, len)
     }

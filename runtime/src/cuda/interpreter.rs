@@ -68,7 +68,7 @@ impl Cuda {
     /// A parameter, without a gradient.
     ///
     /// # Errors
-    /// [`Error::Gpu`] where there is no room.
+    /// [`Error::GpuFull`] where there is no room.
     pub fn weight(&self, w: &Dense, is_control: bool) -> Result<Weight> {
         let kind = if is_control { Kind::F32 } else { self.storage };
         Ok(Weight::new(self.gpu.floats(kind, &w.data)?, None, [w.rows, w.cols]))

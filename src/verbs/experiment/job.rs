@@ -72,7 +72,7 @@ impl Job<'_> {
         let deadline = start + Duration::from_secs_f64(self.plan.time_limit);
         let child = |arguments| Child { arguments, gpu, folder, deadline, stop: self.stop };
         let checkpoint = folder.join(CHECKPOINT);
-        let arguments = train_arguments(&folder.join(RECIPE), self.data, &checkpoint, self.threads);
+        let arguments = train_arguments(&folder.join(RECIPE), self.data, &checkpoint, &self.device, self.threads);
         let training = child(arguments);
         let (_, peak_memory) = step!(ended(training.run()));
         let text = std::fs::read_to_string(checkpoint.join(train::LOG)).unwrap_or_default();
@@ -116,11 +116,21 @@ impl Job<'_> {
     }
 }
 
-/// The arguments of a training.
-pub(super) fn train_arguments(recipe: &Path, data: &Path, out: &Path, threads: usize) -> Vec<OsString> {
+/// The arguments of a training. What scores the models trains them where it can: WebGPU does not, and `auto` would train
+/// runs of one plan on different machines.
+pub(super) fn train_arguments(recipe: &Path, data: &Path, out: &Path, device: &str, threads: usize) -> Vec<OsString> {
+    let device = if device.starts_with("cuda") { device } else { "cpu" };
     let mut arguments = words(&["train", "--recipe"]);
     arguments.extend([recipe.into(), "--data".into(), data.into(), "--out".into(), out.into()]);
-    arguments.extend(words(&["--json", "--measure-size-every", "0", "--threads", &threads.to_string()]));
+    arguments.extend(words(&[
+        "--json",
+        "--measure-size-every",
+        "0",
+        "--device",
+        device,
+        "--threads",
+        &threads.to_string(),
+    ]));
     arguments
 }
 
