@@ -11,11 +11,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sixpack_compress::predict;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Digest, Model, checkpoint};
-use sixpack_runtime::cuda::{Gpu, Settings};
+use sixpack_runtime::cuda::{self, Gpu, Settings};
 use sixpack_runtime::device::{self, Device};
 use sixpack_train::collective::{Launch, Limits};
 use sixpack_train::event::{Event, Progress};
-use sixpack_train::loader::Source;
+use sixpack_train::loader::{Rank, Source};
 use sixpack_train::trainer::{Sizing, Validation};
 use sixpack_train::{Collective, Recipe, Setup, Trainer};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let launch = Launch::from_env().map_err(misuse)?;
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
-    let gpu = gpu(args.device, launch.local.rank)?;
+    let gpu = gpu(args.device, launch.local, launch.rank.world)?;
     let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
     let tokenizer = data::tokenizer_for(&args.data, args.tokenizer.as_deref());
     let trained = tokenizer.and_then(|tokenizer| {
@@ -67,20 +67,27 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     Ok(())
 }
 
-/// The GPU that trains, if one was asked for: that number, or by itself each process of a machine another one. `auto` is
-/// the CPU, whose results do not depend on the machine.
-fn gpu(device: Device, local_rank: usize) -> Result<Option<Arc<Gpu>>> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(None),
-        Device::Cuda(wanted) => {
-            sixpack_runtime::now(device::present(Device::Cuda(Some(wanted.unwrap_or(local_rank)))))?;
-            Ok(Some(Gpu::open(wanted.unwrap_or(local_rank), Settings::default())?))
-        }
-        Device::Wgpu(_) => {
-            let reason = "WebGPU does not train: expected cpu or cuda[:N]".into();
-            Err(sixpack_runtime::Error::NoDevice { wanted: device.to_string(), reason }.into())
-        }
-    }
+/// The GPU that trains, if one was asked for: that number, or for each process of a machine another one. `auto` is the CPU,
+/// whose results do not depend on the machine.
+fn gpu(device: Device, local: Rank, world: usize) -> Result<Option<Arc<Gpu>>> {
+    let no_device = |reason| sixpack_runtime::Error::NoDevice { wanted: device.to_string(), reason };
+    let wanted = match device {
+        Device::Auto | Device::Cpu => return Ok(None),
+        Device::Wgpu(_) => return Err(no_device("WebGPU does not train: expected cpu or cuda[:N]".into()).into()),
+        Device::Cuda(wanted) => wanted,
+    };
+    let ordinal = match wanted {
+        Some(ordinal) => ordinal,
+        // A launcher may show each process its own GPU only.
+        None => match cuda::gpus().map_or(1, |gpus| gpus.len()) {
+            0 | 1 => 0,
+            count if local.world <= count => local.rank,
+            count => return Err(no_device(format!("{} processes on this machine share {count}", local.world)).into()),
+        },
+    };
+    sixpack_runtime::now(device::present(Device::Cuda(Some(ordinal))))?;
+    // Several processes must choose the same algorithms.
+    Ok(Some(Gpu::open(ordinal, Settings { search: world == 1, ..Settings::default() })?))
 }
 
 /// A training run as the verbs ask for it.

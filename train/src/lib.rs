@@ -1,4 +1,4 @@
-//! What finds the numbers: recipes, the data loader, the optimizers, the CPU engine, the training loop, experiments.
+//! What finds the numbers: recipes, the data loader, the optimizers, the engines on the CPU and on CUDA, ranks, the training loop, experiments.
 #![deny(unsafe_code)]
 
 pub mod collective;

@@ -233,19 +233,26 @@ impl<'a> Trainer<'a> {
     /// Fills caches and starts threads before the clock runs: steps on a copy of the state, which is then dropped.
     fn warm_up(&mut self) -> Result<()> {
         let mut trial = self.state.clone();
+        let warmed = self.steps_on(&mut trial);
+        // A GPU has one state only. Also where the run is asked to stop meanwhile.
+        match &mut self.learner {
+            Some(learner) => warmed.and(put(learner, &self.state)),
+            None => warmed,
+        }
+    }
+
+    /// Steps that leave a trace in `trial` only, and on a GPU.
+    fn steps_on(&mut self, trial: &mut State<'a>) -> Result<()> {
         for recurrence in [false, true] {
             for _ in 0..self.recipe.run.warmup_steps {
                 if self.stopped()? {
                     return Ok(());
                 }
                 let on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
-                advance(&self.recipe, on, &mut trial, recurrence, self.setup.all)?;
+                advance(&self.recipe, on, trial, recurrence, self.setup.all)?;
             }
         }
-        match &mut self.learner {
-            Some(learner) => put(learner, &self.state),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Takes what a GPU has changed.

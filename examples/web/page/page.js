@@ -141,7 +141,7 @@ function count(seconds) {
   $('read-figures').textContent = `${plural(tokens, 'token')}${rate}, ${hundredths(chart.now ?? 0)} bits per byte`;
 }
 
-function bars({ bytes, bits_per_byte, zstd_bytes, text_bytes }) {
+function bars({ bytes, bits_per_byte, zstd_bytes, text_bytes, stopped }) {
   const zstd = text_bytes > 0 && zstd_bytes !== null ? 8 * zstd_bytes / text_bytes : null;
   chart.finish(zstd);
   const others = [['as it is', text_bytes, 8], ['zstd, level 22', zstd_bytes, zstd]].filter(([, size]) => size !== null);
@@ -158,7 +158,7 @@ function bars({ bytes, bits_per_byte, zstd_bytes, text_bytes }) {
     return row;
   }));
   $('bars-note').textContent = `The model’s bytes are what an arithmetic coder would need with its expectations, the model itself not counted. ${zstd_bytes === null
-    ? 'The server does not tell what zstd would need.' : 'zstd starts from nothing, which costs it most on short texts.'}`;
+    ? stopped ? '' : 'The server does not tell what zstd would need.' : 'zstd starts from nothing, which costs it most on short texts.'}`;
 }
 
 function small(text) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
@@ -11,6 +11,7 @@ use cudarc::cublaslt::sys;
 use super::driver::Driver;
 use super::libraries::{self, Library, Places};
 use super::memory::Kind;
+use super::opened;
 use crate::{Error, Result};
 
 /// Bytes that an algorithm may use beside its matrices.
@@ -25,9 +26,13 @@ const RUNS: usize = 3;
 /// cuBLASLt on a device.
 #[derive(Debug)]
 pub(super) struct Blas {
+    driver: Arc<Driver>,
+    /// Whether algorithms are timed.
+    search: bool,
     handle: sys::cublasLtHandle_t,
     workspace: u64,
-    plans: Mutex<HashMap<Shape, Plan>>,
+    /// None where the library has no algorithm.
+    plans: Mutex<HashMap<Shape, Option<Plan>>>,
 }
 
 // SAFETY: cuBLASLt's handle may be used from any thread; descriptions are only read after they were made.
@@ -80,51 +85,72 @@ fn library() -> Option<&'static Library> {
         let (library, opened) = libraries::cublaslt(&Places::usual()).ok()?;
         opened.keep();
         // SAFETY: it only asks whether the library is there, which cudarc finds by the name of one that is open.
-        unsafe { sys::is_culib_present() }.then_some(library)
+        if !unsafe { sys::is_culib_present() } {
+            return None;
+        }
+        // Under another of its names the loader may have another one.
+        // SAFETY: it has no arguments.
+        let called = opened::cublaslt_version(unsafe { sys::cublasLtGetVersion() });
+        (called == library.version).then_some(library)
     });
     opened.as_ref()
 }
 
 impl Blas {
     /// cuBLASLt on a device, if the library is there.
-    pub(super) fn open(driver: &Driver) -> Result<Option<Self>> {
+    pub(super) fn open(driver: &Arc<Driver>, search: bool) -> Result<Option<Self>> {
         if library().is_none() {
             return Ok(None);
         }
+        driver.bind()?;
+        // One that does not start, for a newer driver for instance, is as good as none.
+        let Ok(handle) = result::create_handle() else { return Ok(None) };
         let workspace = driver.allocate(WORKSPACE)?;
-        let handle = result::create_handle().map_err(failed)?;
-        Ok(Some(Self { handle, workspace, plans: Mutex::default() }))
+        Ok(Some(Self { driver: Arc::clone(driver), search, handle, workspace, plans: Mutex::default() }))
     }
 
-    /// Queues `y = factor · A B + keep · C`. `scratch` gives memory for a result that is thrown away.
+    /// Queues `y = factor · A B + keep · C`; whether the library has an algorithm for it. `scratch` gives memory for a result
+    /// that is thrown away.
     ///
     /// # Safety
     /// There must be matrices of the shape's sizes behind the addresses.
     pub(super) unsafe fn product(
         &self,
-        driver: &Driver,
         shape: Shape,
         [factor, keep]: [f32; 2],
         at: Matrices,
         scratch: impl FnOnce() -> Result<u64>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        self.driver.bind()?;
         let known = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&shape).copied();
         let plan = match known {
             Some(plan) => plan,
             None => {
                 // SAFETY: what is thrown away is as large as the result, and the rest is the caller's.
-                let plan = unsafe { self.plan(driver, shape, [factor, keep], Matrices { y: scratch()?, ..at }) }?;
+                let plan = unsafe { self.plan(shape, [factor, keep], Matrices { y: scratch()?, ..at }) }?;
                 *self.plans.lock().unwrap_or_else(PoisonError::into_inner).entry(shape).or_insert(plan)
             }
         };
+        let Some(plan) = plan else { return Ok(false) };
         // SAFETY: the caller's matrices are of the plan's sizes.
-        unsafe { self.queue(driver, &plan, &plan.algorithm, [factor, keep], at) }.map_err(failed)
+        unsafe { self.queue(&plan, &plan.algorithm, [factor, keep], at) }.map_err(|e| self.failed(e))?;
+        Ok(true)
+    }
+
+    /// An error that the GPU does not recover from is told as one.
+    fn failed(&self, error: CublasError) -> Error {
+        match error.0 {
+            sys::cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED | sys::cublasStatus_t::CUBLAS_STATUS_INTERNAL_ERROR => {
+                let adapter = self.driver.facts().name.clone();
+                Error::DeviceLost { adapter, reason: format!("cuBLASLt: {:?}", error.0) }
+            }
+            _ => failed(error),
+        }
     }
 
     /// Queues a product by an algorithm.
     unsafe fn queue(
         &self,
-        driver: &Driver,
         plan: &Plan,
         algorithm: &sys::cublasLtMatmulAlgo_t,
         factors: [f32; 2],
@@ -150,13 +176,13 @@ impl Blas {
                 algorithm,
                 self.workspace as *mut c_void,
                 WORKSPACE,
-                driver.stream().cast(),
+                self.driver.stream().cast(),
             )
         }
     }
 
     /// Describes a product and finds its fastest algorithm.
-    unsafe fn plan(&self, driver: &Driver, shape: Shape, factors: [f32; 2], at: Matrices) -> Result<Plan> {
+    unsafe fn plan(&self, shape: Shape, factors: [f32; 2], at: Matrices) -> Result<Option<Plan>> {
         let [stack, m, n, k] = shape.sizes;
         let [inputs, output] = shape.kinds;
         // cuBLASLt counts down columns, where these matrices are their own transposes: it computes `yᵀ = Bᵀ Aᵀ`.
@@ -170,28 +196,31 @@ impl Blas {
             result: layout(output, n, m)?,
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
+        let algorithms = self.algorithms(&plan, shape.alignment).map_err(failed)?;
+        // What is being recorded cannot be timed, nor tried.
+        if self.driver.is_recording() {
+            let first = algorithms.first().map(|&algorithm| Plan { algorithm, ..plan });
+            return Ok(first);
+        }
         let mut best = f64::INFINITY;
-        let mut refused = None;
-        for algorithm in self.algorithms(&plan, shape.alignment).map_err(failed)? {
+        for algorithm in algorithms {
             // SAFETY: the caller's matrices.
-            let once = || unsafe { self.queue(driver, &plan, &algorithm, factors, at) };
-            if let Err(error) = once() {
-                refused = Some(error);
+            let once = || unsafe { self.queue(&plan, &algorithm, factors, at) };
+            if once().is_err() {
                 continue;
             }
-            let time = driver.time(|| (0..RUNS).try_for_each(|_| once()).map_err(failed))?;
+            let time = match self.search {
+                true => self.driver.time(|| (0..RUNS).try_for_each(|_| once()).map_err(|e| self.failed(e)))?,
+                false => 0.0,
+            };
             if time < best {
                 (best, plan.algorithm) = (time, algorithm);
             }
-        }
-        match refused {
-            Some(error) if best.is_infinite() => Err(failed(error)),
-            None if best.is_infinite() => {
-                let reason = format!("it has no algorithm for {shape:?}");
-                Err(Error::Cuda { what: "cuBLASLt".into(), reason })
+            if !self.search {
+                break;
             }
-            _ => Ok(plan),
         }
+        Ok(best.is_finite().then_some(plan))
     }
 
     /// What the library holds best for a product.
@@ -231,6 +260,9 @@ impl Blas {
         };
         // SAFETY: it is not used after this.
         unsafe { result::destroy_matmul_pref(preference) }?;
+        if asked == sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED {
+            return Ok(Vec::new());
+        }
         asked.result()?;
         let found = &found[..usize::try_from(count).unwrap_or(0).min(TRIED)];
         Ok(found.iter().filter(|f| f.state.result().is_ok()).map(|f| f.algo).collect())
@@ -239,10 +271,10 @@ impl Blas {
 
 impl Drop for Blas {
     fn drop(&mut self) {
-        // Descriptions are few, and there is one such value for as long as a program runs. There is nothing to do about a
-        // failure.
+        // Descriptions are few and small, and stay. There is nothing to do about a failure.
         // SAFETY: nothing uses it after this.
         let _ = unsafe { result::destroy_handle(self.handle) };
+        self.driver.free(self.workspace);
     }
 }
 

@@ -38,9 +38,17 @@ impl Compiler {
             let (library, opened) = libraries::nvrtc(&Places::usual())?;
             opened.keep();
             // SAFETY: it only asks whether the library is there, which cudarc finds by the name of one that is open.
-            match unsafe { sys::is_culib_present() } {
+            if !unsafe { sys::is_culib_present() } {
+                return Err(format!("{} is not what its name says", library.path.display()));
+            }
+            let (mut major, mut minor) = (0, 0);
+            // SAFETY: valid places to write to.
+            let asked = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+            asked.result().map_err(|e| e.to_string())?;
+            // Under another of its names the loader may have another one.
+            match format!("{major}.{minor}") == library.version {
                 true => Ok(library),
-                false => Err(format!("{} is not what its name says", library.path.display())),
+                false => Err(format!("found {library}, but `libnvrtc.so` of the loader's path is {major}.{minor}")),
             }
         });
         let failed = |reason: &String| Error::Cuda { what: "NVRTC".into(), reason: reason.clone() };

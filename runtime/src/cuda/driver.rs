@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::result::{self, ctx, device, event, graph, module, primary_ctx, stream};
 use cudarc::driver::sys;
@@ -19,6 +20,8 @@ pub(super) struct Driver {
     context: sys::CUcontext,
     stream: sys::CUstream,
     facts: Facts,
+    /// Whether what is queued is written down instead.
+    recording: AtomicBool,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has made the context its own, which each method does.
@@ -114,7 +117,12 @@ impl Driver {
         // SAFETY: a context that was just retained.
         unsafe { ctx::set_current(context) }.map_err(failed)?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
-        Ok(Self { context, stream, facts })
+        Ok(Self { context, stream, facts, recording: AtomicBool::new(false) })
+    }
+
+    /// Makes the device that of this thread.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.with("taking the GPU", || Ok(()))
     }
 
     /// The stream that everything is queued on.
@@ -133,6 +141,13 @@ impl Driver {
             // After these nothing works in this process any more.
             sys::CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
             | sys::CUresult::CUDA_ERROR_LAUNCH_FAILED
+            | sys::CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+            | sys::CUresult::CUDA_ERROR_ASSERT
+            | sys::CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | sys::CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | sys::CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+            | sys::CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | sys::CUresult::CUDA_ERROR_INVALID_PC
             | sys::CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
             | sys::CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE => Error::DeviceLost { adapter, reason },
             _ => Error::Gpu { adapter, reason },
@@ -228,12 +243,19 @@ impl Driver {
         self.with("waiting for the GPU", || unsafe { stream::synchronize(self.stream) })
     }
 
+    /// Whether what is queued is written down instead: then nothing may wait for it.
+    pub(super) fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
     /// Writes down what `f` queues, instead of doing it.
     pub(super) fn record(&self, f: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as this value.
         self.with("recording", || unsafe { stream::begin_capture(self.stream, mode) })?;
+        self.recording.store(true, Ordering::Relaxed);
         let done = f();
+        self.recording.store(false, Ordering::Relaxed);
         // SAFETY: as above; it is capturing.
         let recorded = self.with("recording", || unsafe { stream::end_capture(self.stream) });
         done?;

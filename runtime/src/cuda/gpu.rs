@@ -21,13 +21,16 @@ pub struct Settings {
     pub reuse: bool,
     /// Whether products are cuBLASLt's where that is, and this project's own otherwise.
     pub library: bool,
+    /// Whether several of its algorithms are timed for each product. What is fastest may differ from run to run, and with it
+    /// the last bits: several processes that must have the same do not search.
+    pub search: bool,
     /// Tokens of the vocabulary whose products are held at once.
     pub tile: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reuse: true, library: true, tile: 4096 }
+        Self { reuse: true, library: true, search: true, tile: 4096 }
     }
 }
 
@@ -99,7 +102,7 @@ impl Gpu {
             return Err(Error::NoDevice { wanted: wanted(), reason });
         }
         let pool = Pool::new(Arc::clone(&driver), settings.reuse);
-        let blas = if settings.library { Blas::open(&driver)?.map(Arc::new) } else { None };
+        let blas = if settings.library { Blas::open(&driver, settings.search)?.map(Arc::new) } else { None };
         Ok(Arc::new(Self {
             driver,
             pool,
@@ -361,8 +364,7 @@ impl Gpu {
         let scratch = || Ok(thrown_away.insert(self.empty(y.kind(), stack * m * n)?).address());
         let at = Matrices { a: a.address(), b: b.address(), c: c.unwrap_or(y).address(), y: y.address() };
         // SAFETY: the matrices have as many elements.
-        unsafe { blas.product(&self.driver, shape, factors, at, scratch) }?;
-        Ok(true)
+        unsafe { blas.product(shape, factors, at, scratch) }
     }
 
     /// Queues a kernel of this name, as `rms_norm<bf16>`.

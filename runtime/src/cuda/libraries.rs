@@ -148,7 +148,14 @@ fn open(places: &Places, needed: &Needed) -> Result<(Library, Opened), String> {
         Some(named) if needed.what == "NVRTC" => format!("none at {}", named.display()),
         _ => format!("no {}", needed.files.join(", no ")),
     };
-    for path in places.candidates(needed) {
+    // A driver does not take what a newer CUDA's libraries make. One that was named is taken at its word.
+    let named = needed.what == "NVRTC" && places.nvrtc.is_some();
+    let newest = if needed.what == "the driver" || named { None } else { driver_major(places) };
+    let candidates = places.candidates(needed).into_iter().filter(|path| {
+        let of = path.extension().and_then(|major| major.to_str()).and_then(|major| major.parse::<u32>().ok());
+        newest.zip(of).is_none_or(|(newest, of)| of <= newest)
+    });
+    for path in candidates {
         match opened::open(&path) {
             Ok(opened) => match opened.version(needed.what) {
                 Ok(version) => return Ok((Library { what: needed.what, path, version }, opened)),
@@ -160,6 +167,12 @@ fn open(places: &Places, needed: &Needed) -> Result<(Library, Opened), String> {
         }
     }
     Err(reason)
+}
+
+/// The newest CUDA that the driver knows, if there is one.
+fn driver_major(places: &Places) -> Option<u32> {
+    let (library, _) = open(places, &NEEDED[0]).ok()?;
+    library.version.strip_prefix("for CUDA ")?.split('.').next()?.parse().ok()
 }
 
 /// Entries of `folder` whose name starts with `prefix`, in order.

@@ -122,7 +122,8 @@ impl Pool {
     /// Memory with anything in it. Sizes are exact: those of a training step are the same in each.
     pub(super) fn take(self: &Arc<Self>, kind: Kind, len: usize) -> Result<Buffer> {
         // What has no elements has an address all the same.
-        let bytes = (len * kind.bytes()).max(16);
+        let exact = (len * kind.bytes()).max(16);
+        let bytes = if self.free.is_some() { rounded(exact) } else { exact };
         let kept = self.free.as_ref().and_then(|free| lock(free).get_mut(&bytes)?.pop());
         let address = match kept {
             Some(address) => address,
@@ -166,6 +167,12 @@ impl Drop for Pool {
         self.fixed.store(false, Ordering::Relaxed);
         self.empty();
     }
+}
+
+/// Texts of many lengths share memory; what is large, and in each step of a training the same, is as large as it is.
+fn rounded(bytes: usize) -> usize {
+    const LARGE: usize = 16 << 20;
+    if bytes < LARGE { bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(16)) } else { bytes }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -56,8 +56,7 @@ impl Opened {
                 let ask: Symbol<'_, unsafe extern "C" fn() -> usize> =
                     unsafe { self.0.get(b"cublasLtGetVersion\0") }.map_err(text)?;
                 // SAFETY: it has no arguments.
-                let version = unsafe { ask() };
-                Ok(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
+                Ok(cublaslt_version(unsafe { ask() }))
             }
         }
     }
@@ -66,4 +65,9 @@ impl Opened {
     pub(super) fn keep(self) {
         std::mem::forget(self.0);
     }
+}
+
+/// A version of cuBLASLt's, as it is told.
+pub(super) fn cublaslt_version(version: usize) -> String {
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }

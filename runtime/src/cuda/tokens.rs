@@ -15,6 +15,9 @@ pub(super) struct Tokens {
 
 impl Tokens {
     pub(super) fn inputs(&mut self, gpu: &Gpu, ids: &[u32]) -> Result<Buffer> {
+        if self.inputs.as_ref().is_none_or(|(known, _)| known != ids) {
+            self.by_token = None;
+        }
         place(&mut self.inputs, gpu, ids)
     }
 

@@ -39,7 +39,7 @@ fn ops(storage: Kind) -> Cuda {
 
 /// The same with products of cuBLASLt's, which the processor plays too, or of this project's kernel.
 fn with_products(storage: Kind, library: bool) -> Cuda {
-    let gpu = Gpu::open(0, Settings { reuse: false, library, tile: 300 }).expect("the first GPU");
+    let gpu = Gpu::open(0, Settings { reuse: false, library, search: true, tile: 300 }).expect("the first GPU");
     assert!(gpu.has_library() == library, "cuBLASLt is missing");
     Cuda::new(&gpu, storage)
 }

@@ -50,7 +50,8 @@ pub struct Learner {
     tensors: Tensors,
     weights: Weights<Weight>,
     update: Update,
-    passes: HashMap<(bool, usize), Running>,
+    /// By recurrence, number of tokens, and length of a sequence.
+    passes: HashMap<(bool, usize, usize), Running>,
     /// Sum of the losses of a step's targets.
     loss: Buffer,
 }
@@ -74,6 +75,8 @@ struct Running {
     seed: Buffer,
     /// What `seed` holds.
     share: f32,
+    /// Whether it has run once: kernels are loaded, memory is there.
+    ran: bool,
     recorded: Option<Recorded>,
 }
 
@@ -200,18 +203,17 @@ impl Learner {
 
     fn micro_batch(&mut self, inputs: &[u32], targets: &[u32], len: usize, recurrence: bool, share: f32) -> Result<()> {
         let Self { gpu, kept, storage, config, weights, passes, loss, .. } = self;
-        let key = (recurrence, inputs.len());
-        let is_new = !passes.contains_key(&key);
-        if is_new {
+        let key = (recurrence, inputs.len(), len);
+        if !passes.contains_key(&key) {
             let seed = kept.floats(Kind::F32, &vec![share; targets.len()])?;
-            passes.insert(key, Running { ops: Cuda::new(gpu, *storage), seed, share, recorded: None });
+            passes.insert(key, Running { ops: Cuda::new(gpu, *storage), seed, share, ran: false, recorded: None });
         }
         let running = passes.get_mut(&key).expect("it was just put there");
         if running.share != share {
             gpu.write(&running.seed, &vec![share; targets.len()])?;
             running.share = share;
         }
-        let Running { ops, seed, recorded, .. } = running;
+        let Running { ops, seed, ran, recorded, .. } = running;
         ops.take(inputs, targets, config.vocab_size)?;
         if let Some(recorded) = recorded {
             return Ok(gpu.replay(recorded)?);
@@ -228,8 +230,10 @@ impl Learner {
             Ok(())
         };
         // The first time loads kernels and takes memory; the second is written down.
-        if is_new || !gpu.settings().reuse {
-            return Ok(pass()?);
+        if !*ran || !gpu.settings().reuse {
+            pass()?;
+            *ran = true;
+            return Ok(());
         }
         let done = gpu.record(pass)?;
         Ok(gpu.replay(recorded.insert(done))?)

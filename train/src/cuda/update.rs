@@ -118,8 +118,10 @@ impl Update {
             return Ok(gpu.replay(recorded)?);
         }
         // The first time loads kernels and takes memory; the second is written down.
-        if !std::mem::replace(&mut self.ran, true) || !gpu.settings().reuse {
-            return Ok(self.queue(gpu, layout, tensors, rules)?);
+        if !self.ran || !gpu.settings().reuse {
+            self.queue(gpu, layout, tensors, rules)?;
+            self.ran = true;
+            return Ok(());
         }
         let recorded = gpu.record(|| self.queue(gpu, layout, tensors, rules))?;
         Ok(gpu.replay(self.recorded.insert(recorded))?)

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sixpack_formats::{Model, ModelConfig};
 use sixpack_runtime::cuda::{Gpu, Kind, Settings};
 use sixpack_train::cuda::{Learner, Rules};
+use sixpack_train::loader::Source;
 use sixpack_train::optim::{self, AdamW, Coefficients, Groups, Matrix, Muon, NorMuon, Now};
-use sixpack_train::{CpuEngine, Optimizer, Params, Recipe, Sequences, init, params};
+use sixpack_train::{CpuEngine, Optimizer, Params, Recipe, Sequences, Setup, Trainer, init, params};
 
 use crate::golden;
 
@@ -17,6 +19,7 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("optimizers_step_as_on_the_cpu", optimizers),
     ("a_recorded_run_is_that_of_the_cpu", run),
     ("batches_in_bf16_give_nearly_the_same", bf16),
+    ("a_stop_while_warming_up_leaves_no_trace", stopped_while_warming_up),
     ("mistakes_are_told", mistakes),
 ];
 
@@ -194,6 +197,32 @@ fn run() {
         }
     }
     assert!(last < 0.8 * first, "from {first} to {last}");
+}
+
+/// Warm-up takes real steps on the GPU, and takes them back.
+fn stopped_while_warming_up() {
+    const RECIPE: &str = r#"
+        name = "test"
+        model = { preset = "small", vocab_size = 64, num_layers = 1, model_dim = 16, num_heads = 2, num_kv_heads = 1, rope_dims = 8, train_seq_len = 8, eval_seq_len = 8, xsa_last_n = 1, ve_layers = [], recur_layers = [] }
+        batch = { tokens_per_step = 16, micro_batch = 2 }
+        budget = { steps = 10 }
+        run = { warmup_steps = 1000000 }
+    "#;
+    let recipe = Recipe::parse(RECIPE, &[] as &[&str]).unwrap();
+    let start = init(&recipe.model, recipe.seed);
+    let tokens: Vec<u16> = (0..900).map(|i| i % 64).collect();
+    let (gpu, stop) = (gpu(true), AtomicBool::new(false));
+    let source = Source { name: "a.bin", content: "hash", tokens: &tokens };
+    let setup = Setup { gpu: Some(&gpu), stop: Some(&stop), ..Setup::new(vec![source], 1) };
+    let mut trainer = Trainer::new(recipe, setup).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            stop.store(true, Ordering::Relaxed);
+        });
+        trainer.run(&mut |_| {}).unwrap();
+    });
+    assert_eq!((trainer.step(), trainer.weights(), trainer.average()), (0, &start, &start));
 }
 
 fn bf16() {

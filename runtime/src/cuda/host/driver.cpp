@@ -28,7 +28,12 @@ enum Code { OK = 0, BAD_VALUE = 1, NO_MEMORY = 2, NO_DEVICE = 101, NOT_FOUND = 5
 
 // Memory of a device; its guard zones are the same allocation.
 struct Allocation {
-    std::unique_ptr<unsigned char[]> bytes;
+    struct Free {
+        void operator()(unsigned char *bytes) const {
+            std::free(bytes);
+        }
+    };
+    std::unique_ptr<unsigned char[], Free> bytes;
     std::size_t size;
 
     bool is_guarded() const {
@@ -136,6 +141,13 @@ int launch(const Function &function, Dim3 blocks, unsigned threads, std::vector<
         }
     }
     return OK;
+}
+
+// Streams that this thread captures. Meanwhile what would wait for them, or change memory, fails as it does on a GPU.
+thread_local int capturing = 0;
+
+int refused(const char *what) {
+    return failed(BAD_CAPTURE, std::string(what) + " while a stream is captured");
 }
 
 // A stream. While it is captured what is queued is written down instead.
@@ -250,7 +262,7 @@ int cuStreamDestroy_v2(void *stream) {
 }
 
 int cuStreamSynchronize(void *) {
-    return OK;
+    return capturing ? refused("waiting") : int{OK};
 }
 
 int cuMemGetInfo_v2(std::size_t *free, std::size_t *total) {
@@ -264,11 +276,15 @@ int cuMemAlloc_v2(std::uint64_t *address, std::size_t bytes) {
     LOCKED;
     std::size_t total;
     cuDeviceTotalMem_v2(&total, 0);
+    if (capturing) {
+        return refused("allocating");
+    }
     if (bytes == 0 || used + bytes > total) {
         return failed(NO_MEMORY, "no room for " + std::to_string(bytes) + " bytes");
     }
-    // `new` aligns to 16, and so do the guard zones.
-    Allocation allocation{std::unique_ptr<unsigned char[]>(new unsigned char[bytes + 2 * GUARD]), bytes};
+    // Aligned as a GPU's is; the guard zones are as long.
+    const std::size_t whole = (bytes + 3 * GUARD - 1) / GUARD * GUARD;
+    Allocation allocation{{static_cast<unsigned char *>(std::aligned_alloc(GUARD, whole)), {}}, bytes};
     std::memset(allocation.bytes.get(), POISON, bytes + 2 * GUARD);
     *address = reinterpret_cast<std::uintptr_t>(allocation.bytes.get()) + GUARD;
     used += bytes;
@@ -278,6 +294,9 @@ int cuMemAlloc_v2(std::uint64_t *address, std::size_t bytes) {
 
 int cuMemFree_v2(std::uint64_t address) {
     LOCKED;
+    if (capturing) {
+        return refused("freeing");
+    }
     const auto found = memory.find(address);
     if (found == memory.end()) {
         return failed(BAD_VALUE, "freed what is no memory");
@@ -299,11 +318,17 @@ int cuMemFreeHost(void *at) {
 
 int cuMemcpyHtoDAsync_v2(std::uint64_t to, const void *from, std::size_t bytes, void *stream) {
     LOCKED;
+    if (capturing) {
+        return refused("copying pages that are not pinned");
+    }
     return queue(stream, [=] { return copy(to, reinterpret_cast<std::uintptr_t>(from), bytes, true, false); });
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, std::uint64_t from, std::size_t bytes, void *stream) {
     LOCKED;
+    if (capturing) {
+        return refused("copying to pages that are not pinned");
+    }
     return queue(stream, [=] { return copy(reinterpret_cast<std::uintptr_t>(to), from, bytes, false, true); });
 }
 
@@ -374,6 +399,7 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
 
 int cuStreamBeginCapture_v2(void *stream, int) {
     static_cast<Stream *>(stream)->captured = std::make_unique<Graph>();
+    ++capturing;
     return OK;
 }
 
@@ -383,6 +409,7 @@ int cuStreamEndCapture(void *stream, void **graph) {
         return failed(BAD_CAPTURE, "no capture to end");
     }
     *graph = own->captured.release();
+    --capturing;
     return OK;
 }
 
@@ -424,7 +451,7 @@ int cuEventRecord(void *event, void *) {
 }
 
 int cuEventSynchronize(void *) {
-    return OK;
+    return capturing ? refused("waiting") : int{OK};
 }
 
 int cuEventElapsedTime_v2(float *milliseconds, void *start, void *end) {

@@ -15,7 +15,7 @@ impl Gpu {
     ) -> Result<()> {
         let ins = [Arg::In(dy, rows * cols), Arg::In(starts, vocab + 1), Arg::In(order, rows)];
         let args = [&ins[..], &[Arg::Out(dtable, vocab * cols), Arg::Int(vocab), Arg::Int(cols)]].concat();
-        self.by_rows("embed_backward", dy.kind(), vocab, &args)
+        self.by_rows("embed_backward", dy.kind(), vocab * cols.div_ceil(32), &args)
     }
 
     pub(in super::super) fn rms_norm_backward(
