@@ -1,5 +1,6 @@
 //! Batches forward and backward.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -204,11 +205,13 @@ impl Learner {
     fn micro_batch(&mut self, inputs: &[u32], targets: &[u32], len: usize, recurrence: bool, share: f32) -> Result<()> {
         let Self { gpu, kept, storage, config, weights, passes, loss, .. } = self;
         let key = (recurrence, inputs.len(), len);
-        if !passes.contains_key(&key) {
-            let seed = kept.floats(Kind::F32, &vec![share; targets.len()])?;
-            passes.insert(key, Running { ops: Cuda::new(gpu, *storage), seed, share, ran: false, recorded: None });
-        }
-        let running = passes.get_mut(&key).expect("it was just put there");
+        let running = match passes.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let seed = kept.floats(Kind::F32, &vec![share; targets.len()])?;
+                new.insert(Running { ops: Cuda::new(gpu, *storage), seed, share, ran: false, recorded: None })
+            }
+        };
         if running.share != share {
             gpu.write(&running.seed, &vec![share; targets.len()])?;
             running.share = share;
