@@ -69,7 +69,8 @@ fn measure<O: Remember<Error = Error>>(
     assert!(worst < 1e-3, "{name} is off by {worst} in a logit or a nat");
     println!("{name}: off by {worst:.0e} at most; peaks {gflops:.1} GFLOP/s, {gigabytes:.1} GB/s");
     let (read, written) = session(config, weights, ops, PROMPT);
-    let flops = Count::forward(config, 1, PROMPT, Pass::FULL).total().flops as f64 / PROMPT as f64;
+    let flops =
+        Count::forward(config, 1, PROMPT, Pass { last: Some(1), ..Pass::FULL }).total().flops as f64 / PROMPT as f64;
     let arithmetic = read * flops / 1e9;
     let share = 100.0 * arithmetic / gflops;
     println!("  reads {PROMPT} tokens: {read:8.0} tokens/s, {arithmetic:8.2} GFLOP/s, {share:3.0}% of the peak");
@@ -93,7 +94,7 @@ fn session<O: Remember<Error = Error>>(
     while read == f64::MAX || start.elapsed().as_secs_f64() < SECONDS {
         let mut session = Session::new(config, weights, ops, prompt + WRITTEN + 1);
         let t = Instant::now();
-        now(session.prefill(&ids)).expect("room");
+        session.feed(&ids).expect("room");
         let mut token = now(session.sample(&mut sampler)).expect("logits");
         read = read.min(t.elapsed().as_secs_f64());
         for _ in 0..WRITTEN {

@@ -25,7 +25,7 @@ pub(crate) fn write(loaded: &Loaded, tokens: usize, seed: u64, threads: usize) -
     let mut text: Vec<u16> = Vec::with_capacity(count * len);
     for done in 1..=count {
         let mut session = Session::new(config, &weights, &mut ops, len);
-        now(session.prefill(&[bos]))?;
+        session.feed(&[bos])?;
         // A vocabulary has at most 65,536 pieces.
         text.push(bos as u16);
         for position in 1..len {

@@ -28,7 +28,7 @@ pub(crate) struct Answer {
     context: usize,
     /// What each token of the prompt but the first costs, in nats.
     nll: Vec<f32>,
-    /// Logits after the prompt and after each token that follows it.
+    /// Logits after the prompt, twice, and after each token that follows it.
     logits: Vec<Vec<f32>>,
 }
 
@@ -69,13 +69,17 @@ impl Answer {
         let [mut sampler, mut hosts] = [(); 2].map(|()| Sampler::new(Sampling::default()).expect("sane options"));
         let (prompt, rest) = self.ids.split_at(self.prompt);
         let nll = now(session.read(prompt)).expect("room");
+        let scored = now(session.logits()).expect("logits");
+        // As prompts are read that nobody wants scored, which is what is timed.
+        session.restart();
+        session.feed(prompt).expect("room");
         let mut choose = |session: &mut Session<'_, O>| {
             let token = now(session.sample(&mut sampler)).expect("logits");
             let logits = now(session.logits()).expect("logits");
             assert_eq!(token, hosts.sample(&logits).expect("logits"), "the host chooses another token");
             logits
         };
-        let mut logits = vec![choose(&mut session)];
+        let mut logits = vec![scored, choose(&mut session)];
         for &id in rest {
             session.step(id).expect("room");
             logits.push(choose(&mut session));

@@ -22,12 +22,21 @@ pub struct Limits<'a> {
 
 /// Which tokens are scored, and how many of the likeliest are told with each. Where nothing is scored, logits stay on
 /// the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wants {
+    /// Whether it is to be said what the prompt costs. Without, its tokens are read faster.
+    pub cost: bool,
     /// For the tokens of the prompt.
     pub prompt: Option<usize>,
     /// For the tokens that are generated.
     pub text: Option<usize>,
+}
+
+impl Default for Wants {
+    /// What the prompt costs, and no token by itself.
+    fn default() -> Self {
+        Self { cost: true, prompt: None, text: None }
+    }
 }
 
 /// Who a text is made for. A function of a token is one: what it returns is whether to go on.
@@ -55,7 +64,7 @@ impl<F: FnMut(u32) -> bool> Listener for F {
 }
 
 /// Continues `prompt`, giving each token to `listener` until that says `false`, a stop token comes or the limit is
-/// reached. Returns how well the prompt was expected.
+/// reached. Returns how well the prompt was expected, if the listener wants to know.
 ///
 /// A prompt that leaves no room is read whole, a context at a time, and the text goes on from its end. Between chunks
 /// and tokens others on this thread have their [`turn`].
@@ -100,7 +109,11 @@ where
                 let scores = session.score(next, top).await?;
                 (Reading::of(scores.iter().map(|s| -s.logprob)), scores)
             }
-            None => (session.prefill(next).await?, Vec::new()),
+            None if wants.cost => (session.prefill(next).await?, Vec::new()),
+            None => {
+                session.feed(next)?;
+                (Reading::default(), Vec::new())
+            }
         };
         reading = Reading { nats: reading.nats + more.nats, tokens: reading.tokens + more.tokens };
         if !listener.on_read(scores) {
@@ -138,7 +151,7 @@ where
 {
     session.restart();
     for chunk in tail.chunks(CHUNK) {
-        session.prefill(chunk).await?;
+        session.feed(chunk)?;
         if !listener.on_read(Vec::new()) {
             return Ok(false);
         }

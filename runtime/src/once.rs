@@ -76,7 +76,7 @@ mod tests {
 
     impl Listener for Heard {
         fn wants(&self) -> Wants {
-            Wants { prompt: Some(0), text: Some(0) }
+            Wants { cost: true, prompt: Some(0), text: Some(0) }
         }
 
         fn on_read(&mut self, scores: Vec<Scored>) -> bool {
@@ -108,7 +108,7 @@ mod tests {
         once.again();
         once.on_read(scored(1..6));
         once.read_on();
-        assert_eq!(once.wants(), Wants { prompt: None, text: Some(0) });
+        assert_eq!(once.wants(), Wants { cost: true, prompt: None, text: Some(0) });
         once.on_read(Vec::new());
         assert!(once.on_token(8, None) && !once.ended());
         assert!(!once.on_token(9, None) && once.ended());

@@ -66,6 +66,22 @@ where
         Ok(Reading::of(self.read(ids).await?))
     }
 
+    /// Reads `ids` for what comes after them: none of them is scored, and what only scores need is not computed.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn feed(&mut self, ids: &[u32]) -> Result<()> {
+        self.check(ids)?;
+        let chunks = ids.chunks(CHUNK).len();
+        for (i, chunk) in ids.chunks(CHUNK).enumerate() {
+            let h = self.pass(chunk, Pass { last: Some(1), ..Pass::FULL })?;
+            if i + 1 == chunks {
+                self.after(&h)?;
+            }
+        }
+        Ok(())
+    }
+
     /// As [`Session::prefill`]: the negative log-likelihood in nats of each token that was expected, all but the first
     /// of a session.
     ///
@@ -78,7 +94,7 @@ where
             scores.push(-Scored::of(&self.ops.read(logits).await?, first, 0).logprob);
         }
         for (i, chunk) in ids.chunks(CHUNK).enumerate() {
-            let h = self.pass(chunk)?;
+            let h = self.pass(chunk, Pass::FULL)?;
             let next = followers(ids, i);
             // The very last token is followed by none: what is computed for it is dropped.
             let mut targets = next.to_vec();
@@ -106,7 +122,7 @@ where
             scores.push(Scored::of(&self.ops.read(logits).await?, first, top));
         }
         for (i, chunk) in ids.chunks(CHUNK).enumerate() {
-            let h = self.pass(chunk)?;
+            let h = self.pass(chunk, Pass::FULL)?;
             let logits = model::logits(self.config, self.weights, self.ops, &h)?;
             let logits = self.ops.read(&logits).await?;
             let rows = followers(ids, i).iter().zip(logits.chunks(self.config.vocab_size));
@@ -125,7 +141,7 @@ where
     /// A full context, a token outside the vocabulary, and those of the machine.
     pub fn step(&mut self, id: u32) -> Result<()> {
         self.check(&[id])?;
-        let h = self.pass(&[id])?;
+        let h = self.pass(&[id], Pass::FULL)?;
         self.after(&h)
     }
 
@@ -180,9 +196,9 @@ where
         }
     }
 
-    fn pass(&mut self, ids: &[u32]) -> Result<O::Act> {
+    fn pass(&mut self, ids: &[u32], pass: Pass) -> Result<O::Act> {
         let batch = Batch { ids, sequences: 1, context: self.context };
-        let h = forward(self.config, self.weights, self.ops, &batch, Pass::FULL)?;
+        let h = forward(self.config, self.weights, self.ops, &batch, pass)?;
         self.ops.advance(ids.len());
         self.past += ids.len();
         Ok(h)

@@ -87,7 +87,7 @@ struct Curious {
 
 impl Listener for Curious {
     fn wants(&self) -> Wants {
-        Wants { prompt: Some(2), text: Some(3) }
+        Wants { cost: false, prompt: Some(2), text: Some(3) }
     }
 
     fn on_read(&mut self, scores: Vec<Scored>) -> bool {

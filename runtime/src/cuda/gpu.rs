@@ -42,7 +42,7 @@ pub struct Gpu {
     compiler: Compiler,
     /// None where the library is missing.
     blas: Option<Arc<Blas>>,
-    functions: Mutex<HashMap<&'static str, Function>>,
+    functions: Arc<Mutex<HashMap<&'static str, Function>>>,
     /// The number 0.5, which the mean of two weighs them with.
     half: OnceLock<Buffer>,
     settings: Settings,
@@ -108,7 +108,7 @@ impl Gpu {
             pool,
             compiler: Compiler::open()?,
             blas,
-            functions: Mutex::default(),
+            functions: Arc::default(),
             half: OnceLock::new(),
             settings,
         }))
@@ -121,7 +121,7 @@ impl Gpu {
             pool: Pool::new(Arc::clone(&self.driver), self.settings.reuse),
             compiler: self.compiler.clone(),
             blas: self.blas.clone(),
-            functions: Mutex::new(self.functions()),
+            functions: Arc::clone(&self.functions),
             half: OnceLock::new(),
             settings: self.settings,
         })
@@ -398,10 +398,6 @@ impl Gpu {
         let mut functions = self.lock();
         functions.extend(source.kernels.iter().copied().zip(loaded));
         Ok(functions[kernel])
-    }
-
-    fn functions(&self) -> HashMap<&'static str, Function> {
-        self.lock().clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Function>> {

@@ -239,7 +239,7 @@ impl<'a> Voice<'a> {
 impl Listener for Voice<'_> {
     fn wants(&self) -> Wants {
         let Completion { logprobs, echo, .. } = self.run.request;
-        Wants { prompt: logprobs.filter(|_| echo), text: logprobs }
+        Wants { cost: false, prompt: logprobs.filter(|_| echo), text: logprobs }
     }
 
     fn on_read(&mut self, scores: Vec<Scored>) -> bool {
