@@ -35,7 +35,8 @@ pub(crate) enum Verb {
     Train(Train),
     /// Quantise and pack a checkpoint, then score what was packed
     ///
-    /// What was packed is scored on --device; calibration and sensitivity run on the CPU.
+    /// What was packed is scored on --device. Calibration runs there if that is cuda, and then gives sums in another order;
+    /// otherwise it runs on the CPU, as sensitivity does.
     Compress(Compress),
     /// Bytes against bits per byte over checkpoints, schemes, codecs and sizes: CSV, JSON and a picture
     Sweep(Sweep),
@@ -148,6 +149,13 @@ pub(crate) struct Train {
     /// Every N steps run the averaged weights on validation tokens (0: never); the clock stands still meanwhile
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) validate_every: u64,
+    /// When the budget is spent pack the model into this file as `compress` does, score it on the validation split, and
+    /// print the seed's table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pack: Option<PathBuf>,
+    /// With --pack: the file must not be larger
+    #[arg(long, value_name = "B", requires = "pack")]
+    pub(crate) target_bytes: Option<u64>,
     /// Print the log as JSON lines (they are always in train.jsonl beside the checkpoint)
     #[arg(long)]
     pub(crate) json: bool,
@@ -158,6 +166,9 @@ pub(crate) struct Train {
     /// What trains: cpu (and auto), or cuda[:N]; without a number each process of a machine takes the GPU of its own
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
+    /// On a GPU compute the MLP's activation again in backward instead of keeping it: less memory, more time
+    #[arg(long)]
+    pub(crate) recompute: bool,
     /// Threads (default: one a core, shared by the processes of a machine)
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

@@ -44,6 +44,7 @@ const TESTS: &[(&str, Test)] = &[
     ("run_writes_the_cpus_text", run),
     ("train_follows_the_cpu_and_writes_what_it_reads", train),
     ("two_processes_learn_as_one", ranks),
+    ("compress_calibrates_on_it", compress),
     ("what_is_not_there_is_said", missing),
 ];
 
@@ -165,6 +166,18 @@ fn ranks(folder: &Path) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     near(&losses("both"), &losses("alone"), 2e-3);
+}
+
+fn compress(folder: &Path) {
+    output(program(folder, &training("small", "--device cpu"))).ok();
+    let [cpu, gpu] = ["cpu", "cuda"].map(|device| {
+        let line = format!("compress small --data shards --out {device}.6pk --no-sensitivity --calibration-tokens 512");
+        report(folder, &format!("{line} --max-tokens 200"), device)
+    });
+    let [cpu_bytes, gpu_bytes] = [&cpu, &gpu].map(|report| number(report, "/artifact/bytes"));
+    assert!((gpu_bytes / cpu_bytes - 1.0).abs() < 0.01, "{gpu_bytes} bytes, the CPU {cpu_bytes}");
+    let [cpu, gpu] = [&cpu, &gpu].map(|report| number(report, "/artifact/bits_per_byte"));
+    assert!((gpu - cpu).abs() < 0.01, "{gpu} bits per byte, the CPU {cpu}");
 }
 
 fn missing(folder: &Path) {

@@ -154,6 +154,24 @@ fn losses(work: &Work, out: &str) -> Vec<f64> {
 }
 
 #[test]
+fn the_first_of_them_packs_what_they_trained_and_scores_it() {
+    let work = shards();
+    let mut ranks = Ranks::start(&work, TORCHRUN, 2, |_| train("seed", "--pack seed.6pk --json"));
+    let [first, second] = [0, 1].map(|rank| ranks.end(rank).ok());
+    assert!(!second.stdout.contains("packed"), "{second:?}");
+    let line: Value = serde_json::from_str(first.stdout.lines().last().expect("lines")).expect("JSON");
+    assert_eq!((&line["event"], &line["seed"], &line["steps"]), (&"packed".into(), &7.into(), &12.into()));
+    let size = std::fs::metadata(work.at("seed.6pk")).expect("an artifact").len() as f64;
+    assert!(number(&line, "/sliding/bytes") == size && number(&line, "/ms_per_step") > 0.0, "{line}");
+    let scores = ["float", "packed", "sliding"].map(|s| number(&line, &format!("/{s}/bits_per_byte")));
+    assert!(scores.iter().all(|s| (s - scores[0]).abs() < 0.2 && *s > 0.0), "{line}");
+    // What cannot be packed later is refused before.
+    let nowhere = work.run(&train("other", "--pack no-such-folder/seed.6pk"));
+    nowhere.fails(2, "--pack: expected a file in a folder that is there");
+    assert!(!work.at("other").exists());
+}
+
+#[test]
 fn processes_of_every_launcher_learn_what_one_learns() {
     let work = shards();
     work.run(&train("one", "")).ok();

@@ -1,11 +1,13 @@
 //! Calibration: the Hessian `Σ xᵀx` of every matrix product of the model, over inputs `x` from training text.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use sixpack_formats::{Model, ModelConfig, Part, TensorId};
 use sixpack_runtime::cpu::{Fast, Mat};
+use sixpack_runtime::cuda::{Act, Buffer, Cuda, Gpu, Kind, Product};
 use sixpack_runtime::{Batch, Calibrate, Pass, Role, Site, forward};
 
 use crate::product::{View, ViewMut, add_product};
@@ -125,6 +127,54 @@ impl Hessians {
             let head = forward(&model.config, &weights, &mut watched, &Batch::new(&ids, batch.len()), Pass::FULL)?;
             hessians.add(&pool, Site::HEAD, &head);
             progress(done + 1, batches);
+        }
+        hessians.finish(batches);
+        Ok(hessians)
+    }
+
+    /// As [`Hessians::measure`], on a GPU, whose sums are in f32 too but in another order.
+    ///
+    /// # Errors
+    /// Those of [`Hessians::measure`] but for threads, and what the GPU's driver says.
+    pub fn measure_on(
+        gpu: &Arc<Gpu>,
+        model: &Model,
+        calibration: &Calibration<'_>,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Self> {
+        let starts = calibration.starts()?;
+        let mut ops = Cuda::new(gpu, Kind::F32);
+        let weights = ops.load(model)?;
+        let mut hessians = Self::zeros(&model.config);
+        let zeros = |entries: &Entries| gpu.zeros(Kind::F32, entries.values.len());
+        let sums: BTreeMap<Input, Buffer> =
+            hessians.entries.iter().map(|(&input, entries)| Ok((input, zeros(entries)?))).collect::<Result<_>>()?;
+        let add = |site: Site, x: &Act| -> Result<(), sixpack_runtime::Error> {
+            let Some(sum) = Input::at(site).and_then(|input| sums.get(&input)) else { return Ok(()) };
+            let cols = sum.len().isqrt();
+            let (of, sizes) = ([x.buffer(); 2], [1, cols, cols, x.buffer().len() / cols]);
+            gpu.stacked(Product { of, turned: Some(0), factor: 1.0, plus: Some((sum, 1.0)), sizes }, sum)
+        };
+        let batches = starts.len().div_ceil(calibration.sequences);
+        hessians.tokens_per_batch = (starts.len() * calibration.seq_len) as f64 / batches as f64;
+        for (done, batch) in starts.chunks(calibration.sequences).enumerate() {
+            let sequences = batch.iter().flat_map(|&at| &calibration.tokens[at..at + calibration.seq_len]);
+            let ids: Vec<u32> = sequences.map(|&t| u32::from(t)).collect();
+            ids.iter().for_each(|&id| hessians.count(id));
+            let mut added = Ok(());
+            let mut see = |site: Site, x: &Act| {
+                if added.is_ok() {
+                    added = add(site, x);
+                }
+            };
+            let mut watched = Calibrate::new(&mut ops, &mut see);
+            let head = forward(&model.config, &weights, &mut watched, &Batch::new(&ids, batch.len()), Pass::FULL)?;
+            added.and_then(|()| add(Site::HEAD, &head))?;
+            progress(done + 1, batches);
+        }
+        for (input, sum) in &sums {
+            let entries = hessians.entries.get_mut(input).expect("sums are of entries");
+            entries.values = gpu.read(sum)?;
         }
         hessians.finish(batches);
         Ok(hessians)

@@ -8,10 +8,12 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sixpack_compress::report::TensorReport;
 use sixpack_compress::scheme::{Rd, SdClip};
-use sixpack_compress::{Calibration, Options, Progress as Stage, Report, Scheme};
+use sixpack_compress::{Calibration, Hessians, Options, Progress as Stage, Report, Scheme};
 use sixpack_formats::artifact::{self, Provenance};
 use sixpack_formats::mapped::Mapped;
 use sixpack_formats::{Codec, Score, Sensitivity, checkpoint, state_dict};
+use sixpack_runtime::Device;
+use sixpack_runtime::cuda::{Gpu, Settings};
 
 use crate::args::{self, CalibrateOn, CodecName, On, SchemeName};
 use crate::data::{self, Tokens};
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &args::Compress) -> Result<()> {
     let float = loaded::open(&args.checkpoint)?;
     // What would fail after the work fails before it.
     eval::options(&args.windows, float.model.config.eval_seq_len)?;
-    partial(&args.out)?;
+    partial("--out", &args.out)?;
     args.report.as_deref().map(report::check).transpose()?;
     let calibration_tokens = args.calibration_tokens as usize;
     let scheme = scheme(args);
@@ -129,12 +131,19 @@ impl Job<'_> {
             threads: self.on.threads,
         };
         let shown = Mutex::new(Shown::default());
-        let compressed = sixpack_compress::compress(&float.model, Some(&text), &options, &|stage| {
-            shown.lock().unwrap_or_else(|e| e.into_inner()).show(stage);
-        })?;
+        let show = |stage| shown.lock().unwrap_or_else(|e| e.into_inner()).show(stage);
+        let compressed = match self.on.device {
+            Device::Cuda(wanted) => {
+                let gpu = Gpu::open(wanted.unwrap_or(0), Settings::default())?;
+                let told = |done, of| show(Stage::Calibrating { done, of });
+                let hessians = Hessians::measure_on(&gpu, &float.model, &text, &told)?;
+                sixpack_compress::compress_with(&float.model, Some(&hessians), &options, &show)?
+            }
+            _ => sixpack_compress::compress(&float.model, Some(&text), &options, &show)?,
+        };
         drop(shown);
         // The file takes its name when it is scored: until then the old one is whole.
-        let file = Partial(partial(self.out)?);
+        let file = Partial(partial("--out", self.out)?);
         sixpack_compress::pack(&file.0, &compressed)?;
         let packed = loaded::open(&file.0)?;
         let after = eval::score(&packed, scored_on, &self.windows, self.on)?.evaluation;
@@ -204,13 +213,13 @@ impl Job<'_> {
 }
 
 /// The name of an artifact that is not scored yet, beside the one it will have.
-fn partial(out: &Path) -> Result<PathBuf> {
+pub(crate) fn partial(option: &str, out: &Path) -> Result<PathBuf> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (Some(name), true) = (out.file_name(), folder.is_dir()) else {
-        return Err(misuse(format!("--out: expected a file in a folder that is there, found {}", out.display())));
+        return Err(misuse(format!("{option}: expected a file in a folder that is there, found {}", out.display())));
     };
     if out.exists() && !out.is_file() {
-        return Err(misuse(format!("--out: expected a file, found {}", out.display())));
+        return Err(misuse(format!("{option}: expected a file, found {}", out.display())));
     }
     Ok(folder.join(format!(".{}.unscored", name.to_string_lossy())))
 }

@@ -1,5 +1,7 @@
 //! `train`: a model from token shards.
 
+mod packing;
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use sixpack_train::loader::{Rank, Source};
 use sixpack_train::trainer::{Sizing, Validation};
 use sixpack_train::{Collective, Recipe, Setup, Trainer};
 
-use crate::args;
+use crate::args::{self, On};
 use crate::data;
 use crate::misuse::{message, misuse};
 use crate::say::say;
@@ -37,7 +39,10 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let launch = Launch::from_env().map_err(misuse)?;
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
-    let gpu = gpu(args.device, launch.local, launch.rank.world)?;
+    packing::check(args, &recipe)?;
+    let gpu = gpu(args, launch.local, launch.rank.world)?;
+    let seed = recipe.seed;
+    let threads = args.threads.map_or_else(|| launch.threads(), usize::from);
     let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
     let tokenizer = data::tokenizer_for(&args.data, args.tokenizer.as_deref());
     let trained = tokenizer.and_then(|tokenizer| {
@@ -49,7 +54,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
             resume: args.resume,
             measure_size_every: args.measure_size_every,
             validate_every: args.validate_every,
-            threads: args.threads.map_or_else(|| launch.threads(), usize::from),
+            threads,
             json: args.json,
             lines_to_stderr: false,
             gpu,
@@ -63,13 +68,18 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     }
     if trained? {
         say!("stopped; to go on: the same command with --resume");
+        return Ok(());
     }
-    Ok(())
+    match &args.pack {
+        Some(out) if launch.rank.rank == 0 => packing::run(args, out, seed, On { device: args.device, threads }),
+        _ => Ok(()),
+    }
 }
 
 /// The GPU that trains, if one was asked for: that number, or for each process of a machine another one. `auto` is the CPU,
 /// whose results do not depend on the machine.
-fn gpu(device: Device, local: Rank, world: usize) -> Result<Option<Arc<Gpu>>> {
+fn gpu(args: &args::Train, local: Rank, world: usize) -> Result<Option<Arc<Gpu>>> {
+    let device = args.device;
     let no_device = |reason| sixpack_runtime::Error::NoDevice { wanted: device.to_string(), reason };
     let wanted = match device {
         Device::Auto | Device::Cpu => return Ok(None),
@@ -87,7 +97,7 @@ fn gpu(device: Device, local: Rank, world: usize) -> Result<Option<Arc<Gpu>>> {
     };
     sixpack_runtime::now(device::present(Device::Cuda(Some(ordinal))))?;
     // Several processes must choose the same algorithms.
-    Ok(Some(Gpu::open(ordinal, Settings { search: world == 1, ..Settings::default() })?))
+    Ok(Some(Gpu::open(ordinal, Settings { search: world == 1, recompute: args.recompute, ..Settings::default() })?))
 }
 
 /// A training run as the verbs ask for it.

@@ -16,23 +16,113 @@ type Part = (Buffer, Option<Buffer>);
 /// An operation with what its gradient needs. Results that it does not need are known by their id.
 #[derive(Debug)]
 pub(super) enum Call {
-    Embed { table: Weight, y: Act },
-    RmsNorm { x: Act, scale: f32, y: u64 },
-    Mix { weights: Weight, x: Act, x0: Act, y: u64 },
-    Linear { w: Weight, x: Act, y: u64 },
-    HeadNormRope { x: Act, heads: usize, rope: Rope, gain: Option<Weight>, y: u64 },
-    Attention { heads: Heads, q: Act, k: Act, v: Act, y: Act, lse: Buffer },
-    ExcludeSelf { heads: Heads, y: Act, v: Act, out: u64 },
-    LeakyReluSquared { x: Act, y: u64 },
-    AddScaled { x: u64, weights: Weight, y: Act, sum: u64 },
-    Scale { weights: Weight, x: Act, y: u64 },
-    GatedSkip { weights: Part, gates: Option<Part>, x: Act, skip: Act, y: u64 },
-    UpdateLane { keep: Part, post: Part, lane: Act, y: Act, out: u64 },
-    Average { a: u64, b: u64, y: Act },
-    Tail { x: u64, len: usize, y: Act },
-    Softcap { x: Act, cap: f32, y: u64 },
-    CrossEntropy { logits: Act, targets: Buffer, state: Buffer, nll: u64 },
-    Nll { table: Weight, h: Act, cap: f32, targets: Buffer, state: Buffer, nll: u64 },
+    Embed {
+        table: Weight,
+        y: Act,
+    },
+    RmsNorm {
+        x: Act,
+        scale: f32,
+        y: u64,
+    },
+    Mix {
+        weights: Weight,
+        x: Act,
+        x0: Act,
+        y: u64,
+    },
+    Linear {
+        w: Weight,
+        x: Act,
+        y: u64,
+    },
+    HeadNormRope {
+        x: Act,
+        heads: usize,
+        rope: Rope,
+        gain: Option<Weight>,
+        y: u64,
+    },
+    Attention {
+        heads: Heads,
+        q: Act,
+        k: Act,
+        v: Act,
+        y: Act,
+        lse: Buffer,
+    },
+    ExcludeSelf {
+        heads: Heads,
+        y: Act,
+        v: Act,
+        out: u64,
+    },
+    LeakyReluSquared {
+        x: Act,
+        y: u64,
+    },
+    /// Of which the activation after `u` was not kept.
+    Mlp {
+        up: Weight,
+        down: Weight,
+        x: Act,
+        u: Act,
+        y: u64,
+    },
+    AddScaled {
+        x: u64,
+        weights: Weight,
+        y: Act,
+        sum: u64,
+    },
+    Scale {
+        weights: Weight,
+        x: Act,
+        y: u64,
+    },
+    GatedSkip {
+        weights: Part,
+        gates: Option<Part>,
+        x: Act,
+        skip: Act,
+        y: u64,
+    },
+    UpdateLane {
+        keep: Part,
+        post: Part,
+        lane: Act,
+        y: Act,
+        out: u64,
+    },
+    Average {
+        a: u64,
+        b: u64,
+        y: Act,
+    },
+    Tail {
+        x: u64,
+        len: usize,
+        y: Act,
+    },
+    Softcap {
+        x: Act,
+        cap: f32,
+        y: u64,
+    },
+    CrossEntropy {
+        logits: Act,
+        targets: Buffer,
+        state: Buffer,
+        nll: u64,
+    },
+    Nll {
+        table: Weight,
+        h: Act,
+        cap: f32,
+        targets: Buffer,
+        state: Buffer,
+        nll: u64,
+    },
 }
 
 impl Call {
@@ -45,6 +135,7 @@ impl Call {
             | Self::Linear { y, .. }
             | Self::HeadNormRope { y, .. }
             | Self::LeakyReluSquared { y, .. }
+            | Self::Mlp { y, .. }
             | Self::Scale { y, .. }
             | Self::GatedSkip { y, .. }
             | Self::Softcap { y, .. } => *y,
@@ -157,21 +248,7 @@ impl Cuda {
                 }
                 Ok(())
             }
-            Call::Linear { w, x, .. } => {
-                let sizes = [x.rows(), w.cols, w.rows];
-                if let Some(dw) = &w.gradient {
-                    gpu.linear_backward_weights(&x.data, &dy, dw, sizes)?;
-                }
-                // Products add for themselves.
-                match to.of.get(&x.id) {
-                    Some(sum) => gpu.linear_backward(&w.value, &dy, true, sum, sizes),
-                    None => {
-                        let dx = to.room(x.data.len())?;
-                        gpu.linear_backward(&w.value, &dy, false, &dx, sizes)?;
-                        to.add(x.id, dx)
-                    }
-                }
-            }
+            Call::Linear { w, x, .. } => linear(&gpu, to, &w, &x, &dy),
             Call::HeadNormRope { x, heads, rope, gain, .. } => {
                 let angles = self.angles(rope, x.start + x.len)?;
                 let turn = Turn { angles: &angles, half: rope.dims / 2, len: x.len, start: x.start };
@@ -205,6 +282,17 @@ impl Cuda {
                 let dx = to.room(dy.len())?;
                 gpu.leaky_relu_squared_backward(&x.data, &dy, &dx)?;
                 to.add(x.id, dx)
+            }
+            Call::Mlp { up, down, x, u, .. } => {
+                let squared = self.like(&u, u.cols)?;
+                gpu.leaky_relu_squared(&u.data, &squared.data)?;
+                linear(&gpu, to, &down, &squared, &dy)?;
+                drop(dy);
+                let dsquared = to.of.remove(&squared.id).expect("a product's input has a gradient");
+                drop(squared);
+                let du = to.room(u.data.len())?;
+                gpu.leaky_relu_squared_backward(&u.data, &dsquared, &du)?;
+                linear(&gpu, to, &up, &x, &du)
             }
             Call::AddScaled { x, weights, y, .. } => {
                 to.weigh(&y, &dy, weights.gradient.as_ref())?;
@@ -277,6 +365,23 @@ impl Cuda {
                 }
                 to.add(h.id, dh)
             }
+        }
+    }
+}
+
+/// Backward of a product.
+fn linear(gpu: &Gpu, to: &mut Gradients, w: &Weight, x: &Act, dy: &Buffer) -> Result<()> {
+    let sizes = [x.rows(), w.cols, w.rows];
+    if let Some(dw) = &w.gradient {
+        gpu.linear_backward_weights(&x.data, dy, dw, sizes)?;
+    }
+    // Products add for themselves.
+    match to.of.get(&x.id) {
+        Some(sum) => gpu.linear_backward(&w.value, dy, true, sum, sizes),
+        None => {
+            let dx = to.room(x.data.len())?;
+            gpu.linear_backward(&w.value, dy, false, &dx, sizes)?;
+            to.add(x.id, dx)
         }
     }
 }
