@@ -104,8 +104,8 @@ impl Seed {
 /// Steps that a log ends with, and milliseconds of one.
 fn ended(log: &Path) -> Result<(u64, f64)> {
     let text = std::fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let end = events.filter(|event| event["event"] == "end").last();
+    let mut events = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let end = events.find(|event| event["event"] == "end");
     let end = end.with_context(|| format!("{}: expected an end, found none", log.display()))?;
     let (step, elapsed) = (end["step"].as_u64().unwrap_or(0), end["elapsed"].as_f64().unwrap_or(0.0));
     Ok((step, 1e3 * elapsed / step.max(1) as f64))
