@@ -63,7 +63,7 @@ fn asks(stage: &Stage) {
 }
 
 fn says_what_went_wrong(stage: &Stage) {
-    let server = Server::of(stage.work.dir.path(), "cpu", "--max-tokens 1000000 --max-prompt-tokens 100");
+    let server = Server::of(stage.work.dir.path(), "cpu", "--max-tokens 3000 --max-prompt-tokens 100");
     let mut browser = browser(stage);
     let mut page = browser.open(&server.url("/"), WIDE);
     opened(&mut page);
@@ -74,7 +74,7 @@ fn says_what_went_wrong(stage: &Stage) {
     };
     page.pick("#file", &stage.work.at("model.6pk"));
     problem(&mut page, "--page");
-    order(&mut page, PROMPT, 2_000_000, 0.0, 0);
+    order(&mut page, PROMPT, 3500, 0.0, 0);
     problem(&mut page, "more than this server allows");
     read(&mut page, &TEXT.repeat(9));
     problem(&mut page, "more than this server allows");
@@ -88,7 +88,7 @@ fn says_what_went_wrong(stage: &Stage) {
     assert_eq!(page.eval("continuation.textContent"), "half");
     page.eval("window.fetch = whole; 0");
     // A server that dies in the middle.
-    order(&mut page, PROMPT, 1_000_000, 0.0, 0);
+    order(&mut page, PROMPT, 3000, 0.0, 0);
     page.wait("document.getElementById('continuation').textContent.length > 20");
     drop(server);
     problem(&mut page, "broke off");
