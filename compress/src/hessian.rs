@@ -86,6 +86,7 @@ impl Input {
 pub struct Hessians {
     /// By input: the number of columns `n` and the entries `[n, n]`.
     entries: BTreeMap<Input, Entries>,
+    batches: usize,
     /// Tokens of a batch, on average.
     tokens_per_batch: f64,
     /// How often each token of the vocabulary was an input.
@@ -116,20 +117,35 @@ impl Hessians {
         let mut ops = Fast::new(threads)?;
         let weights = ops.load(model);
         let mut hessians = Self::zeros(&model.config);
-        let batches = starts.len().div_ceil(calibration.sequences);
-        hessians.tokens_per_batch = (starts.len() * calibration.seq_len) as f64 / batches as f64;
+        hessians.walk(&starts, calibration, progress, |hessians, batch| {
+            let mut see = |site: Site, x: &Mat| hessians.add(&pool, site, x);
+            let mut watched = Calibrate::new(&mut ops, &mut see);
+            let head = forward(&model.config, &weights, &mut watched, batch, Pass::FULL)?;
+            hessians.add(&pool, Site::HEAD, &head);
+            Ok(())
+        })?;
+        hessians.finish();
+        Ok(hessians)
+    }
+
+    /// Gives each batch of the calibration text to `run`, and counts its tokens.
+    fn walk(
+        &mut self,
+        starts: &[usize],
+        calibration: &Calibration<'_>,
+        progress: &dyn Fn(usize, usize),
+        mut run: impl FnMut(&mut Self, &Batch<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.batches = starts.len().div_ceil(calibration.sequences);
+        self.tokens_per_batch = (starts.len() * calibration.seq_len) as f64 / self.batches as f64;
         for (done, batch) in starts.chunks(calibration.sequences).enumerate() {
             let sequences = batch.iter().flat_map(|&at| &calibration.tokens[at..at + calibration.seq_len]);
             let ids: Vec<u32> = sequences.map(|&t| u32::from(t)).collect();
-            ids.iter().for_each(|&id| hessians.count(id));
-            let mut see = |site: Site, x: &Mat| hessians.add(&pool, site, x);
-            let mut watched = Calibrate::new(&mut ops, &mut see);
-            let head = forward(&model.config, &weights, &mut watched, &Batch::new(&ids, batch.len()), Pass::FULL)?;
-            hessians.add(&pool, Site::HEAD, &head);
-            progress(done + 1, batches);
+            ids.iter().for_each(|&id| self.count(id));
+            run(self, &Batch::new(&ids, batch.len()))?;
+            progress(done + 1, self.batches);
         }
-        hessians.finish(batches);
-        Ok(hessians)
+        Ok(())
     }
 
     /// As [`Hessians::measure`], on a GPU, whose sums are in f32 too but in another order.
@@ -155,12 +171,7 @@ impl Hessians {
             let (of, sizes) = ([x.buffer(); 2], [1, cols, cols, x.buffer().len() / cols]);
             gpu.stacked(Product { of, turned: Some(0), factor: 1.0, plus: Some((sum, 1.0)), sizes }, sum)
         };
-        let batches = starts.len().div_ceil(calibration.sequences);
-        hessians.tokens_per_batch = (starts.len() * calibration.seq_len) as f64 / batches as f64;
-        for (done, batch) in starts.chunks(calibration.sequences).enumerate() {
-            let sequences = batch.iter().flat_map(|&at| &calibration.tokens[at..at + calibration.seq_len]);
-            let ids: Vec<u32> = sequences.map(|&t| u32::from(t)).collect();
-            ids.iter().for_each(|&id| hessians.count(id));
+        hessians.walk(&starts, calibration, progress, |_, batch| {
             let mut added = Ok(());
             let mut see = |site: Site, x: &Act| {
                 if added.is_ok() {
@@ -168,15 +179,14 @@ impl Hessians {
                 }
             };
             let mut watched = Calibrate::new(&mut ops, &mut see);
-            let head = forward(&model.config, &weights, &mut watched, &Batch::new(&ids, batch.len()), Pass::FULL)?;
-            added.and_then(|()| add(Site::HEAD, &head))?;
-            progress(done + 1, batches);
-        }
+            let head = forward(&model.config, &weights, &mut watched, batch, Pass::FULL)?;
+            Ok(added.and_then(|()| add(Site::HEAD, &head))?)
+        })?;
         for (input, sum) in &sums {
             let entries = hessians.entries.get_mut(input).expect("sums are of entries");
             entries.values = gpu.read(sum)?;
         }
-        hessians.finish(batches);
+        hessians.finish();
         Ok(hessians)
     }
 
@@ -206,7 +216,7 @@ impl Hessians {
                 entries.entry(input).or_insert_with(zeros);
             }
         }
-        Self { entries, tokens_per_batch: 0.0, counts: vec![0; config.vocab_size] }
+        Self { entries, batches: 0, tokens_per_batch: 0.0, counts: vec![0; config.vocab_size] }
     }
 
     fn count(&mut self, id: u32) {
@@ -232,11 +242,11 @@ impl Hessians {
     }
 
     /// Divides by the number of batches and fills in what is above the diagonal.
-    fn finish(&mut self, batches: usize) {
+    fn finish(&mut self) {
         for Entries { cols, values } in self.entries.values_mut() {
             for i in 0..*cols {
                 for j in 0..=i {
-                    let mean = values[i * *cols + j] / batches as f32;
+                    let mean = values[i * *cols + j] / self.batches as f32;
                     values[i * *cols + j] = mean;
                     values[j * *cols + i] = mean;
                 }
