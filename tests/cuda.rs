@@ -152,7 +152,7 @@ fn train(folder: &Path) {
 }
 
 fn ranks(folder: &Path) {
-    output(program(folder, &training("alone", "--device cuda"))).ok();
+    output(program(folder, &training("alone", "--device cuda --recompute=rms_norm,leaky_relu_squared"))).ok();
     let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("address").port();
     let start = |rank: usize| {
         let mut command = program(folder, &training("both", "--device cuda"));

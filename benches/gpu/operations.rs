@@ -139,7 +139,7 @@ fn measure(bench: &Bench) -> Result<Value, Error> {
     for case in &cases {
         let forward = best(&bench.gpu, || (case.run)(&mut ops).map(drop))?;
         let both = best(&bench.gpu, || {
-            ops.start_tape();
+            ops.start_tape()?;
             let y = (case.run)(&mut ops)?;
             let dy = bench.gpu.zeros(y.buffer().kind(), y.buffer().len())?;
             ops.backward(&y, dy, &[]).map(drop)

@@ -26,6 +26,11 @@ impl Act {
         [self.rows(), self.cols]
     }
 
+    /// Whether a tape did not keep its values.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.data.is_empty() && self.rows() * self.cols > 0
+    }
+
     /// Its memory.
     pub fn buffer(&self) -> &Buffer {
         &self.data

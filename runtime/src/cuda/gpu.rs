@@ -8,6 +8,7 @@ use super::blas::{Blas, Matrices, Shape};
 use super::compile::Compiler;
 use super::driver::{Driver, Facts, Function, Graph};
 use super::memory::{Buffer, Kind, Pool};
+use super::recompute::Recompute;
 use super::signature::{self, Takes};
 use super::sources::Source;
 use super::{kept, libraries};
@@ -24,15 +25,15 @@ pub struct Settings {
     /// Whether several of its algorithms are timed for each product. What is fastest may differ from run to run, and with it
     /// the last bits: several processes that must have the same do not search.
     pub search: bool,
-    /// Whether backward computes the MLP's activation again instead of keeping it: less memory, more time.
-    pub recompute: bool,
+    /// What backward computes again instead of keeping it: less memory, more time.
+    pub recompute: Recompute,
     /// Tokens of the vocabulary whose products are held at once.
     pub tile: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reuse: true, library: true, search: true, recompute: false, tile: 4096 }
+        Self { reuse: true, library: true, search: true, recompute: Recompute::NONE, tile: 4096 }
     }
 }
 

@@ -12,7 +12,7 @@ use super::remembered::Remembered;
 use super::tape::{Call, Tape};
 use super::tokens::Tokens;
 use crate::cpu::{self, Dense};
-use crate::{Batch, Error, Heads, Ops, ReadBack, Result, Role, Rope, Site, Weights};
+use crate::{Batch, Error, Heads, Ops, ReadBack, Result, Rope, Site, Weights};
 
 /// The model on a GPU of NVIDIA's. Operations are queued; [`ReadBack::read`] waits.
 ///
@@ -351,20 +351,6 @@ impl Ops for Cuda {
         self.record(|| Call::AddScaled { x: x.id, weights: weights.clone(), y: y.clone(), sum: sum.id });
         self.record(|| Call::RmsNorm { x: sum.clone(), scale, y: normed.id });
         Ok((sum, normed))
-    }
-
-    fn mlp(&mut self, layer: usize, up: &Weight, down: &Weight, x: &Act) -> Result<Act> {
-        if self.tape.is_none() || !self.gpu.settings().recompute {
-            let u = self.linear(Site { layer, role: Role::MlpUp }, up, x)?;
-            let u = self.leaky_relu_squared(&u)?;
-            return self.linear(Site { layer, role: Role::MlpDown }, down, &u);
-        }
-        let u = self.product(&up.value, x)?;
-        let squared = self.like(&u, u.cols)?;
-        self.gpu.leaky_relu_squared(&u.data, &squared.data)?;
-        let y = self.product(&down.value, &squared)?;
-        self.record(|| Call::Mlp { up: up.clone(), down: down.clone(), x: x.clone(), u, y: y.id });
-        Ok(y)
     }
 
     fn nll(&mut self, table: &Weight, h: &Act, cap: f32, targets: &[u32]) -> Result<Act> {

@@ -1,6 +1,6 @@
 //! The backward pass: what ran is written down, and gone through in reverse.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::act::{Act, Weight};
@@ -8,121 +8,32 @@ use super::gpu::Gpu;
 use super::interpreter::{Cuda, tiles};
 use super::kernels::{Lengths, Tile, Turn};
 use super::memory::{Buffer, Kind};
+use super::recompute::{Again, Recompute};
 use crate::{Heads, Result, Rope};
 
 /// Memory of a part of a weight, and of its gradient.
 type Part = (Buffer, Option<Buffer>);
 
 /// An operation with what its gradient needs. Results that it does not need are known by their id.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Call {
-    Embed {
-        table: Weight,
-        y: Act,
-    },
-    RmsNorm {
-        x: Act,
-        scale: f32,
-        y: u64,
-    },
-    Mix {
-        weights: Weight,
-        x: Act,
-        x0: Act,
-        y: u64,
-    },
-    Linear {
-        w: Weight,
-        x: Act,
-        y: u64,
-    },
-    HeadNormRope {
-        x: Act,
-        heads: usize,
-        rope: Rope,
-        gain: Option<Weight>,
-        y: u64,
-    },
-    Attention {
-        heads: Heads,
-        q: Act,
-        k: Act,
-        v: Act,
-        y: Act,
-        lse: Buffer,
-    },
-    ExcludeSelf {
-        heads: Heads,
-        y: Act,
-        v: Act,
-        out: u64,
-    },
-    LeakyReluSquared {
-        x: Act,
-        y: u64,
-    },
-    /// Of which the activation after `u` was not kept.
-    Mlp {
-        up: Weight,
-        down: Weight,
-        x: Act,
-        u: Act,
-        y: u64,
-    },
-    AddScaled {
-        x: u64,
-        weights: Weight,
-        y: Act,
-        sum: u64,
-    },
-    Scale {
-        weights: Weight,
-        x: Act,
-        y: u64,
-    },
-    GatedSkip {
-        weights: Part,
-        gates: Option<Part>,
-        x: Act,
-        skip: Act,
-        y: u64,
-    },
-    UpdateLane {
-        keep: Part,
-        post: Part,
-        lane: Act,
-        y: Act,
-        out: u64,
-    },
-    Average {
-        a: u64,
-        b: u64,
-        y: Act,
-    },
-    Tail {
-        x: u64,
-        len: usize,
-        y: Act,
-    },
-    Softcap {
-        x: Act,
-        cap: f32,
-        y: u64,
-    },
-    CrossEntropy {
-        logits: Act,
-        targets: Buffer,
-        state: Buffer,
-        nll: u64,
-    },
-    Nll {
-        table: Weight,
-        h: Act,
-        cap: f32,
-        targets: Buffer,
-        state: Buffer,
-        nll: u64,
-    },
+    Embed { table: Weight, y: Act },
+    RmsNorm { x: Act, scale: f32, y: u64 },
+    Mix { weights: Weight, x: Act, x0: Act, y: u64 },
+    Linear { w: Weight, x: Act, y: u64 },
+    HeadNormRope { x: Act, heads: usize, rope: Rope, gain: Option<Weight>, y: u64 },
+    Attention { heads: Heads, q: Act, k: Act, v: Act, y: Act, lse: Buffer },
+    ExcludeSelf { heads: Heads, y: Act, v: Act, out: u64 },
+    LeakyReluSquared { x: Act, y: u64 },
+    AddScaled { x: u64, weights: Weight, y: Act, sum: u64 },
+    Scale { weights: Weight, x: Act, y: u64 },
+    GatedSkip { weights: Part, gates: Option<Part>, x: Act, skip: Act, y: u64 },
+    UpdateLane { keep: Part, post: Part, lane: Act, y: Act, out: u64 },
+    Average { a: u64, b: u64, y: Act },
+    Tail { x: u64, len: usize, y: Act },
+    Softcap { x: Act, cap: f32, y: u64 },
+    CrossEntropy { logits: Act, targets: Buffer, state: Buffer, nll: u64 },
+    Nll { table: Weight, h: Act, cap: f32, targets: Buffer, state: Buffer, nll: u64 },
 }
 
 impl Call {
@@ -135,7 +46,6 @@ impl Call {
             | Self::Linear { y, .. }
             | Self::HeadNormRope { y, .. }
             | Self::LeakyReluSquared { y, .. }
-            | Self::Mlp { y, .. }
             | Self::Scale { y, .. }
             | Self::GatedSkip { y, .. }
             | Self::Softcap { y, .. } => *y,
@@ -144,15 +54,64 @@ impl Call {
             Self::CrossEntropy { nll, .. } | Self::Nll { nll, .. } => *nll,
         }
     }
+
+    /// Activations that it keeps, but for its own result.
+    fn inputs(&mut self) -> Vec<&mut Act> {
+        match self {
+            Self::RmsNorm { x, .. }
+            | Self::Linear { x, .. }
+            | Self::HeadNormRope { x, .. }
+            | Self::LeakyReluSquared { x, .. }
+            | Self::Scale { x, .. }
+            | Self::Softcap { x, .. } => vec![x],
+            Self::Mix { x, x0, .. } => vec![x, x0],
+            Self::Attention { q, k, v, .. } => vec![q, k, v],
+            Self::ExcludeSelf { y, v, .. } => vec![y, v],
+            Self::AddScaled { y, .. } => vec![y],
+            Self::GatedSkip { x, skip, .. } => vec![x, skip],
+            Self::UpdateLane { lane, y, .. } => vec![lane, y],
+            Self::CrossEntropy { logits, .. } => vec![logits],
+            Self::Nll { h, .. } => vec![h],
+            Self::Embed { .. } | Self::Average { .. } | Self::Tail { .. } => Vec::new(),
+        }
+    }
+
+    /// What it is called where its result can be computed again.
+    fn again(&self) -> Option<Again> {
+        match self {
+            Self::Mix { .. } => Some(Again::Mix),
+            Self::RmsNorm { .. } => Some(Again::RmsNorm),
+            Self::HeadNormRope { .. } => Some(Again::HeadNormRope),
+            Self::ExcludeSelf { .. } => Some(Again::ExcludeSelf),
+            Self::LeakyReluSquared { .. } => Some(Again::LeakyReluSquared),
+            Self::GatedSkip { .. } => Some(Again::GatedSkip),
+            _ => None,
+        }
+    }
 }
 
 /// Operations in the order they ran.
-#[derive(Debug, Default)]
-pub(super) struct Tape(Vec<Call>);
+#[derive(Debug)]
+pub(super) struct Tape {
+    calls: Vec<Call>,
+    recompute: Recompute,
+    /// Results that are not kept.
+    forgotten: HashSet<u64>,
+    /// What is in their place.
+    nothing: Buffer,
+}
 
 impl Tape {
-    pub(super) fn push(&mut self, call: Call) {
-        self.0.push(call);
+    pub(super) fn push(&mut self, mut call: Call) {
+        for act in call.inputs() {
+            if self.forgotten.contains(&act.id) {
+                act.data = self.nothing.clone();
+            }
+        }
+        if call.again().is_some_and(|op| self.recompute.has(op)) {
+            self.forgotten.insert(call.result());
+        }
+        self.calls.push(call);
     }
 }
 
@@ -195,8 +154,13 @@ impl Gradients {
 
 impl Cuda {
     /// From now on writes down what it does, for [`Cuda::backward`].
-    pub fn start_tape(&mut self) {
-        self.tape = Some(Tape::default());
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn start_tape(&mut self) -> Result<()> {
+        let (recompute, nothing) = (self.gpu.settings().recompute, self.gpu.empty(self.storage, 0)?);
+        self.tape = Some(Tape { calls: Vec::new(), recompute, forgotten: HashSet::new(), nothing });
+        Ok(())
     }
 
     /// Adds the gradients of `Σ dy ⊙ y` to those of the weights that want them; activations that are named get theirs
@@ -208,21 +172,67 @@ impl Cuda {
     /// # Panics
     /// If there is no tape, or in a session.
     pub fn backward(&mut self, y: &Act, dy: Buffer, named: &[&Act]) -> Result<Vec<Option<Buffer>>> {
-        let tape = self.tape.take().expect("a tape was started");
+        let mut calls = self.tape.take().expect("a tape was started").calls;
         assert!(!self.remembered.is_on(), "a session has no gradients");
         let mut gradients =
             Gradients { gpu: Arc::clone(&self.gpu), storage: self.storage, of: HashMap::from([(y.id, dy)]) };
+        // Results that were not kept, from the last operation that reads them until their own.
+        let mut again = HashMap::new();
         // What an operation kept is given back as soon as it was gone through.
-        for call in tape.0.into_iter().rev() {
+        while let Some(mut call) = calls.pop() {
+            again.remove(&call.result());
             // Of a result that nothing went on from there is nothing to say.
             if named.iter().any(|act| act.id == call.result()) {
                 continue;
             }
             if let Some(dy) = gradients.of.remove(&call.result()) {
+                self.bring_back(&mut call, &calls, &mut again)?;
                 self.through(&mut gradients, call, dy)?;
             }
         }
         Ok(named.iter().map(|act| gradients.of.remove(&act.id)).collect())
+    }
+
+    /// Computes what a call reads and was not kept, from the calls before it.
+    fn bring_back(&mut self, call: &mut Call, before: &[Call], again: &mut HashMap<u64, Buffer>) -> Result<()> {
+        for act in call.inputs().into_iter().filter(|act| act.is_forgotten()) {
+            act.data = match again.get(&act.id) {
+                Some(data) => data.clone(),
+                None => {
+                    let made = before.iter().rposition(|call| call.result() == act.id);
+                    let (before, made) = before.split_at(made.expect("a result has its call"));
+                    let mut made = made[0].clone();
+                    self.bring_back(&mut made, before, again)?;
+                    let data = self.gpu.empty(self.storage, act.rows() * act.cols)?;
+                    self.compute_again(&made, &data)?;
+                    again.insert(act.id, data.clone());
+                    data
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// The result of a call, as it was computed the first time.
+    fn compute_again(&mut self, call: &Call, y: &Buffer) -> Result<()> {
+        let gpu = Arc::clone(&self.gpu);
+        match call {
+            Call::Mix { weights, x, x0, .. } => gpu.mix(&weights.value, &x.data, &x0.data, y, x.extent()),
+            Call::RmsNorm { x, scale, .. } => gpu.rms_norm(&x.data, *scale, y, x.extent()),
+            Call::HeadNormRope { x, heads, rope, gain, .. } => {
+                let angles = self.angles(*rope, x.start + x.len)?;
+                let turn = Turn { angles: &angles, half: rope.dims / 2, len: x.len, start: x.start };
+                let gain = gain.as_ref().map(|g| &g.value);
+                gpu.head_norm_rope(&x.data, *heads, turn, gain, y, [x.rows(), x.cols / heads])
+            }
+            Call::ExcludeSelf { heads, y: of, v, .. } => gpu.exclude_self(*heads, &of.data, &v.data, y, of.rows()),
+            Call::LeakyReluSquared { x, .. } => gpu.leaky_relu_squared(&x.data, y),
+            Call::GatedSkip { weights, gates, x, skip, .. } => {
+                let gates = gates.as_ref().map(|(gates, _)| gates);
+                gpu.gated_skip(&weights.0, gates, &x.data, &skip.data, y, x.extent())
+            }
+            _ => unreachable!("only what has a name can be forgotten"),
+        }
     }
 
     /// The gradients of one operation.
@@ -282,17 +292,6 @@ impl Cuda {
                 let dx = to.room(dy.len())?;
                 gpu.leaky_relu_squared_backward(&x.data, &dy, &dx)?;
                 to.add(x.id, dx)
-            }
-            Call::Mlp { up, down, x, u, .. } => {
-                let squared = self.like(&u, u.cols)?;
-                gpu.leaky_relu_squared(&u.data, &squared.data)?;
-                linear(&gpu, to, &down, &squared, &dy)?;
-                drop(dy);
-                let dsquared = to.of.remove(&squared.id).expect("a product's input has a gradient");
-                drop(squared);
-                let du = to.room(u.data.len())?;
-                gpu.leaky_relu_squared_backward(&u.data, &dsquared, &du)?;
-                linear(&gpu, to, &up, &x, &du)
             }
             Call::AddScaled { x, weights, y, .. } => {
                 to.weigh(&y, &dy, weights.gradient.as_ref())?;

@@ -28,26 +28,19 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("bf16::products_of_the_library", || twins::products(on(with_products(Kind::Bf16, true)))),
     ("bf16::losses", losses),
     ("bf16::documents", || documents::all(&ops(Kind::Bf16), Kind::Bf16)),
-    ("f32::activations_again", || gradients::again(|again| with(Kind::F32, false, again), Kind::F32)),
-    ("bf16::activations_again", || gradients::again(|again| with(Kind::Bf16, false, again), Kind::Bf16)),
     ("bf16::gradients", || gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
     ("bf16::gradients_with_the_library", || gradients::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
 ];
 
 /// An interpreter whose buffers are allocations of their own, between guard zones; tiles are smaller than vocabularies.
 fn ops(storage: Kind) -> Cuda {
-    with(storage, false, false)
+    with_products(storage, false)
 }
 
 /// The same with products of cuBLASLt's, which the processor plays too, or of this project's kernel.
 fn with_products(storage: Kind, library: bool) -> Cuda {
-    with(storage, library, false)
-}
-
-/// The same, with the MLP's activation computed again in backward or kept.
-fn with(storage: Kind, library: bool, recompute: bool) -> Cuda {
-    let gpu = Gpu::open(0, Settings { reuse: false, library, recompute, tile: 300, ..Settings::default() })
-        .expect("the first GPU");
+    let settings = Settings { reuse: false, library, tile: 300, ..Settings::default() };
+    let gpu = Gpu::open(0, settings).expect("the first GPU");
     assert!(gpu.has_library() == library, "cuBLASLt is missing");
     Cuda::new(&gpu, storage)
 }

@@ -223,7 +223,7 @@ impl Learner {
         }
         let batch = Batch::new(inputs, inputs.len() / len);
         let mut pass = || -> sixpack_runtime::Result<()> {
-            ops.start_tape();
+            ops.start_tape()?;
             let nll = nll(config, weights, ops, &batch, targets, recurrence)?;
             gpu.add_up(nll.buffer(), loss)?;
             // The gradient of a result is consumed by the tape: a copy of what stays.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sixpack_formats::{Model, ModelConfig};
-use sixpack_runtime::cuda::{Gpu, Kind, Settings};
+use sixpack_runtime::cuda::{Again, Gpu, Kind, Recompute, Settings};
 use sixpack_train::cuda::{Learner, Rules};
 use sixpack_train::loader::Source;
 use sixpack_train::optim::{self, AdamW, Coefficients, Groups, Matrix, Muon, NorMuon, Now};
@@ -16,6 +16,7 @@ use crate::golden;
 /// Its checks and their names; each opens the first GPU.
 pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("gradients_are_those_of_the_cpu", gradients),
+    ("what_is_computed_again_is_the_same", again),
     ("optimizers_step_as_on_the_cpu", optimizers),
     ("a_recorded_run_is_that_of_the_cpu", run),
     ("batches_in_bf16_give_nearly_the_same", bf16),
@@ -91,8 +92,11 @@ fn gradients() {
         let engine = CpuEngine::new(&model.config, 1, 1).unwrap();
         for recurrence in [false, true] {
             // Each buffer an allocation of its own, between guard zones.
+            let recompute = if recurrence { Recompute::ALL } else { Recompute::NONE };
+            let gpu = Gpu::open(0, Settings { reuse: false, tile: 60, recompute, ..Settings::default() }).unwrap();
             let groups = groups(Matrix::Muon(Muon::default()));
-            let mut learner = learner(false, Kind::F32, &model.config, groups, &weights);
+            let learner = Learner::new(&gpu, Kind::F32, &model.config, groups, RULES, [&weights, &weights]);
+            let mut learner = learner.unwrap();
             let expected = engine.gradients(&weights, batch, recurrence).unwrap();
             let (loss, found) = learner.gradients(batch, recurrence).unwrap();
             assert!((loss - expected.loss).abs() < 1e-5, "{case}: loss {loss}, expected {}", expected.loss);
@@ -101,6 +105,22 @@ fn gradients() {
             let average = learner.loss_of_average(batch, recurrence).unwrap();
             assert!((average - loss).abs() < 1e-5, "{case}: {average} of the average, {loss}");
         }
+    }
+}
+
+fn again() {
+    let model = small();
+    let (weights, batch) = (params::of_model(&model), &text(1)[0]);
+    let with = |recompute: Recompute, storage: Kind| {
+        let gpu = Gpu::open(0, Settings { reuse: false, tile: 60, recompute, ..Settings::default() }).unwrap();
+        let groups = groups(Matrix::Muon(Muon::default()));
+        let mut learner = Learner::new(&gpu, storage, &model.config, groups, RULES, [&weights, &weights]).unwrap();
+        learner.gradients(batch, true).unwrap()
+    };
+    assert_eq!(with(Recompute::NONE, Kind::Bf16), with(Recompute::ALL, Kind::Bf16));
+    let kept = with(Recompute::NONE, Kind::F32);
+    for op in Again::ALL {
+        assert_eq!(kept, with(Recompute::of(&[op]), Kind::F32), "{}", op.name());
     }
 }
 
