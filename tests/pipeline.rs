@@ -57,6 +57,37 @@ fn text_to_a_scored_artifact_that_speaks() {
 }
 
 #[test]
+fn a_training_may_end_with_an_artifact() {
+    let work = Work::with_shards();
+    let recipe = std::fs::read_to_string(work.at("recipe.toml")).expect("recipe");
+    let pack = "\n[pack]\ntarget_bytes = 400_000\ncalibration_tokens = 2048\n";
+    std::fs::write(work.at("recipe.toml"), recipe + pack).expect("recipe");
+    let train = "train --recipe recipe.toml --data shards --threads 2 --measure-size-every 0";
+    let said = work.run(&format!("{train} --out checkpoint --set budget.steps=3 --json")).ok().stdout;
+    let table: Value = serde_json::from_str(said.lines().last().expect("lines")).expect("JSON");
+    assert_eq!((&table["event"], number(&table, "/steps")), (&"packed".into(), 3.0), "{table}");
+    let size = std::fs::metadata(work.at("checkpoint/model.6pk")).expect("an artifact").len();
+    assert!(size <= 400_000 && number(&table, "/sliding/bytes") == size as f64, "{table}");
+    // Scores are those that `eval` finds.
+    for (model, name) in [("checkpoint", "float"), ("checkpoint/model.6pk", "packed")] {
+        let found = work.run(&format!("eval {model} --data shards --plain --json")).json();
+        let said = number(&table, &format!("/{name}/bits_per_byte"));
+        assert!((number(&found, "/bits_per_byte") - said).abs() < 1e-9, "{name}: {said}, eval {found}");
+    }
+    let sliding = work.run("inspect checkpoint/model.6pk --json").json();
+    assert_eq!(sliding["score"]["bits_per_byte"], table["sliding"]["bits_per_byte"]);
+    // Not at all; and refused before a step was taken.
+    work.run(&format!("{train} --out other --set budget.steps=1 --no-pack")).ok();
+    assert!(!work.at("other/model.6pk").exists());
+    work.run(&format!("{train} --out third --pack no/folder.6pk")).fails(2, "--pack: expected a file in a folder");
+    std::fs::create_dir(work.at("bare")).expect("folder");
+    std::fs::copy(work.at("shards/train_000000.bin"), work.at("bare/train_000000.bin")).expect("a copy");
+    let bare = train.replace("--data shards", "--data bare --tokenizer tokenizer.model");
+    work.run(&format!("{bare} --out third")).fails(2, "no validation shards");
+    assert!(!work.at("third").exists());
+}
+
+#[test]
 fn the_budget_and_the_split_are_kept() {
     let work = Work::trained();
     let base = "compress checkpoint --data shards --scheme reference --calibration-tokens 4096 --plain --out small.6pk";

@@ -35,12 +35,12 @@ pub(crate) struct Train {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) validate_every: u64,
     /// When the budget is spent pack the model into this file as `compress` does, score it on the validation split, and
-    /// print the seed's table
+    /// print the seed's table; a recipe with [pack] does so without, into model.6pk in the checkpoint's folder
     #[arg(long, value_name = "FILE")]
     pub(crate) pack: Option<PathBuf>,
-    /// With --pack: the file must not be larger
-    #[arg(long, value_name = "B", requires = "pack")]
-    pub(crate) target_bytes: Option<u64>,
+    /// Do not, whatever the recipe says
+    #[arg(long, conflicts_with = "pack")]
+    pub(crate) no_pack: bool,
     /// Print the log as JSON lines (they are always in train.jsonl beside the checkpoint)
     #[arg(long)]
     pub(crate) json: bool,

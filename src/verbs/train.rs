@@ -28,6 +28,7 @@ use crate::say::say;
 use crate::stop::{self, Busy};
 use crate::table::thousands;
 use crate::verbs::recipe;
+use packing::Packing;
 
 /// The log beside the checkpoint.
 pub(crate) const LOG: &str = "train.jsonl";
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let launch = Launch::from_env().map_err(misuse)?;
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
-    packing::check(args, &recipe)?;
+    let packing = Packing::wanted(args, &recipe)?;
     let gpu = gpu(args, launch.local, launch.rank.world)?;
     let seed = recipe.seed;
     let threads = args.threads.map_or_else(|| launch.threads(), usize::from);
@@ -70,8 +71,8 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
         say!("stopped; to go on: the same command with --resume");
         return Ok(());
     }
-    match &args.pack {
-        Some(out) if launch.rank.rank == 0 => packing::run(args, out, seed, On { device: args.device, threads }),
+    match packing {
+        Some(packing) if launch.rank.rank == 0 => packing.run(args, seed, On { device: args.device, threads }),
         _ => Ok(()),
     }
 }

@@ -46,6 +46,9 @@ pub struct Recipe {
     pub data: Mixing,
     /// What does not change the result.
     pub run: Run,
+    /// Whether the run ends with an artifact, and which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pack: Option<Pack>,
 }
 
 /// Tokens of a step, and how they are cut up.
@@ -56,11 +59,21 @@ pub struct BatchSize {
     pub tokens_per_step: usize,
     /// Sequences that one thread or device runs at once. It decides the order of sums, so the last bits of a result.
     pub micro_batch: usize,
+    /// The same of a GPU, where that is another number: it wants many at once, and has the memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_micro_batch: Option<usize>,
+}
+
+impl BatchSize {
+    /// Sequences that a GPU runs at once.
+    pub fn on_gpu(&self) -> usize {
+        self.gpu_micro_batch.unwrap_or(self.micro_batch)
+    }
 }
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self { tokens_per_step: 786_432, micro_batch: 8 }
+        Self { tokens_per_step: 786_432, micro_batch: 8, gpu_micro_batch: None }
     }
 }
 
@@ -149,6 +162,23 @@ impl Default for Run {
     }
 }
 
+/// The artifact that a run ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pack {
+    /// Bytes that it may have at most; without, the smallest loss that its scheme takes by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_bytes: Option<u64>,
+    /// Tokens that its quantiser is calibrated on.
+    pub calibration_tokens: usize,
+}
+
+impl Default for Pack {
+    fn default() -> Self {
+        Self { target_bytes: None, calibration_tokens: 393_216 }
+    }
+}
+
 /// A whole recipe as it is typed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +201,8 @@ struct Typed {
     data: Mixing,
     #[serde(default)]
     run: Run,
+    #[serde(default)]
+    pack: Option<Pack>,
 }
 
 fn unnamed() -> String {
@@ -220,7 +252,7 @@ impl Recipe {
     }
 
     fn resolve(typed: Typed) -> Result<Self> {
-        let Typed { name, seed, model, batch, budget, optimizer, schedule, data, run } = typed;
+        let Typed { name, seed, model, batch, budget, optimizer, schedule, data, run, pack } = typed;
         let mut model = resolve_model(&model)?;
         if let When::Step(step) = schedule.recurrence {
             model.recur_start_step = step as usize;
@@ -231,7 +263,7 @@ impl Recipe {
         };
         let optimizer = optimizer.resolve()?;
         let budget = Budget { steps: budget.steps, seconds, reserve_seconds: budget.reserve_seconds };
-        let recipe = Self { name, seed, model, batch, budget, optimizer, schedule, data, run };
+        let recipe = Self { name, seed, model, batch, budget, optimizer, schedule, data, run, pack };
         recipe.validate()?;
         Ok(recipe)
     }
@@ -255,6 +287,7 @@ impl Recipe {
         }
         range("batch.tokens_per_step", tokens as f64, 1.0, 1e10)?;
         range("batch.micro_batch", self.batch.micro_batch as f64, 1.0, 1e6)?;
+        range("batch.gpu_micro_batch", self.batch.on_gpu() as f64, 1.0, 1e6)?;
         let Budget { steps, seconds, reserve_seconds } = self.budget;
         if steps.is_none() && seconds.is_none() {
             return Err(Error::recipe("budget", "`steps`, `minutes` or `seconds`", "none of them"));
@@ -273,7 +306,10 @@ impl Recipe {
         self.data.shards.validate("data.shards", 1.0, 1e6)?;
         self.data.alpha.validate("data.alpha", 0.0, 10.0)?;
         range("run.log_steps", self.run.log_steps as f64, 1.0, 1e12)?;
-        range("run.checkpoint_seconds", self.run.checkpoint_seconds, 0.0, 1e9)
+        range("run.checkpoint_seconds", self.run.checkpoint_seconds, 0.0, 1e9)?;
+        let pack = self.pack.unwrap_or_default();
+        range("pack.target_bytes", pack.target_bytes.unwrap_or(1) as f64, 1.0, 1e12)?;
+        range("pack.calibration_tokens", pack.calibration_tokens as f64, 1.0, 1e10)
     }
 }
 

@@ -393,7 +393,7 @@ struct Engines<'a> {
 /// A learner with the state of a run.
 fn learner(gpu: &Arc<Gpu>, recipe: &Recipe, state: &State<'_>) -> Result<Learner> {
     let rules = Rules {
-        micro_batch: recipe.batch.micro_batch,
+        micro_batch: recipe.batch.on_gpu(),
         grad_clip: recipe.optimizer.grad_clip,
         ema_decay: recipe.optimizer.ema_decay,
     };

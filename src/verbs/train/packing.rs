@@ -1,6 +1,6 @@
 //! What a training is for: its model packed and scored, in one table.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -9,6 +9,7 @@ use sixpack_compress::Scheme;
 use sixpack_compress::scheme::Rd;
 use sixpack_formats::Score;
 use sixpack_train::Recipe;
+use sixpack_train::recipe::Pack;
 
 use crate::args::{self, CalibrateOn, CodecName, On, Windows};
 use crate::data;
@@ -18,9 +19,6 @@ use crate::say::say;
 use crate::table::{render, thousands};
 use crate::verbs::compress::{self, Job, LOOKUP_TOKENS};
 use crate::verbs::eval::{self, as_score};
-
-/// Tokens that are calibrated on, as `compress` has it.
-const CALIBRATION_TOKENS: usize = 393_216;
 
 /// What became of a seed. Scores are of the average weights; bits per byte are missing without a tokenizer.
 #[derive(Debug, Serialize)]
@@ -37,52 +35,67 @@ struct Seed {
     sliding: Score,
 }
 
-/// Refuses before a training what would fail after it.
-pub(super) fn check(args: &args::Train, recipe: &Recipe) -> Result<()> {
-    let Some(out) = &args.pack else { return Ok(()) };
-    compress::partial("--pack", out)?;
-    let dataset = data::open_verified(&args.data, recipe.model.vocab_size, None)?;
-    match dataset.val_shards().is_empty() {
-        true => Err(misuse(format!("{} has no validation shards to score --pack on", args.data.display()))),
-        false => Ok(()),
-    }
+/// What the run is to end with.
+pub(super) struct Packing {
+    out: PathBuf,
+    settings: Pack,
 }
 
-/// Packs the checkpoint that a training has left, scores it, and says so in one table.
-pub(super) fn run(args: &args::Train, out: &Path, seed: u64, on: On) -> Result<()> {
-    let float = loaded::open(&args.out)?;
-    let calibration = data::for_calibration(&args.data, &float, LOOKUP_TOKENS)?;
-    let text = data::validation_beside(&args.data, &float)?.context("the validation shards are gone")?;
-    let sliding = Windows { seq_len: None, stride: None, plain: false, max_tokens: None };
-    let plain = Windows { plain: true, ..sliding.clone() };
-    let job = Job {
-        checkpoint: &args.out,
-        out,
-        int6_layers: None,
-        target_bytes: args.target_bytes,
-        scheme: Scheme::Rd(Rd::default()),
-        sensitivity: true,
-        codec: CodecName::Context.into(),
-        calibration_tokens: CALIBRATION_TOKENS,
-        calibrate_on: CalibrateOn::Data,
-        seed,
-        windows: sliding,
-        on,
-    };
-    let outcome = job.run(&float, &calibration, &text)?;
-    let of = |model| -> Result<Score> {
-        let loaded = loaded::open(model)?;
-        Ok(as_score(loaded.model.bytes, &eval::score(&loaded, &text, &plain, on)?.evaluation))
-    };
-    let (steps, ms_per_step) = ended(&args.out.join(super::LOG))?;
-    let (float, packed) = (of(&args.out)?, of(out)?);
-    let seed = Seed { event: "packed", seed, steps, ms_per_step, float, packed, sliding: outcome.packed };
-    if args.json {
-        say!("{}", serde_json::to_string(&seed)?);
-    } else {
-        crate::say::write(format_args!("{}", seed.table()));
+impl Packing {
+    /// What the command line and the recipe say. Refuses before a training what would fail after it.
+    pub(super) fn wanted(args: &args::Train, recipe: &Recipe) -> Result<Option<Self>> {
+        let out = match &args.pack {
+            Some(out) => {
+                compress::partial("--pack", out)?;
+                out.clone()
+            }
+            None if recipe.pack.is_some() && !args.no_pack => args.out.join("model.6pk"),
+            None => return Ok(None),
+        };
+        let dataset = data::open_verified(&args.data, recipe.model.vocab_size, None)?;
+        if dataset.val_shards().is_empty() {
+            let reason = "has no validation shards to score what is packed on; --no-pack only trains";
+            return Err(misuse(format!("{} {reason}", args.data.display())));
+        }
+        Ok(Some(Self { out, settings: recipe.pack.unwrap_or_default() }))
     }
-    Ok(())
+
+    /// Packs the checkpoint that a training has left, scores it, and says so in one table.
+    pub(super) fn run(&self, args: &args::Train, seed: u64, on: On) -> Result<()> {
+        let float = loaded::open(&args.out)?;
+        let calibration = data::for_calibration(&args.data, &float, LOOKUP_TOKENS)?;
+        let text = data::validation_beside(&args.data, &float)?.context("the validation shards are gone")?;
+        let sliding = Windows { seq_len: None, stride: None, plain: false, max_tokens: None };
+        let plain = Windows { plain: true, ..sliding.clone() };
+        let job = Job {
+            checkpoint: &args.out,
+            out: &self.out,
+            int6_layers: None,
+            target_bytes: self.settings.target_bytes,
+            scheme: Scheme::Rd(Rd::default()),
+            sensitivity: true,
+            codec: CodecName::Context.into(),
+            calibration_tokens: self.settings.calibration_tokens,
+            calibrate_on: CalibrateOn::Data,
+            seed,
+            windows: sliding,
+            on,
+        };
+        let outcome = job.run(&float, &calibration, &text)?;
+        let of = |model| -> Result<Score> {
+            let loaded = loaded::open(model)?;
+            Ok(as_score(loaded.model.bytes, &eval::score(&loaded, &text, &plain, on)?.evaluation))
+        };
+        let (steps, ms_per_step) = ended(&args.out.join(super::LOG))?;
+        let (float, packed) = (of(&args.out)?, of(&self.out)?);
+        let seed = Seed { event: "packed", seed, steps, ms_per_step, float, packed, sliding: outcome.packed };
+        if args.json {
+            say!("{}", serde_json::to_string(&seed)?);
+        } else {
+            crate::say::write(format_args!("{}", seed.table()));
+        }
+        Ok(())
+    }
 }
 
 impl Seed {
