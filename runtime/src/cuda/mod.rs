@@ -26,7 +26,7 @@ pub use act::{Act, Weight};
 pub use driver::Facts;
 pub use gpu::{Gpu, Recorded, Settings, gpus};
 pub use interpreter::{Cuda, is_control};
-pub use kernels::{Direction, Group, Lengths, Moments, Product, Stack};
+pub use kernels::{Direction, Elsewhere, Group, Lengths, Moments, Product, Stack};
 pub use libraries::{Libraries, Library, Places};
 pub use memory::{Buffer, Kind};
 pub use recompute::{Again, Recompute};

@@ -1,21 +1,23 @@
 // What Muon does around the orthogonalisation, of a stack of matrices of one shape that lie one after the other; what
 // changes from step to step is in memory, as in `adamw.cu`: `now` holds the momentum, the learning rate, and what weight
-// decay keeps.
+// decay keeps. The matrices may lie elsewhere among gradients and shadows, at `places` (null where they do not).
+#include "placed.cuh"
 #include "storage.cuh"
 #include "threads.cuh"
 
 // Muon's momentum `M ← μM + G`, `U = G + μM`, or as an average (NorMuon's) `M ← M + (1 − μ)(G − M)`, `U = G + μ(M − G)`;
 // with `equal` rows of `U` have norm 1 then. A warp for each row.
 template <typename T>
-__global__ void __launch_bounds__(256, 4) muon_direction(const float *gradient, float *momentum, const float *now,
-                                                         const float *clip, int averaged, int equal, T *update, int rows,
-                                                         int cols) {
+__global__ void __launch_bounds__(256, 4) muon_direction(const float *gradient, const int *places, float *momentum,
+                                                         const float *now, const float *clip, int averaged, int equal,
+                                                         T *update, int stack, int rows, int cols) {
     const float mu = now[0], factor = clip[0];
-    for (int row = warp_of_grid(); row < rows; row += warps_of_grid()) {
+    for (int row = warp_of_grid(); row < stack * rows; row += warps_of_grid()) {
         const size_t at = offset(row, cols);
+        const float *grad = gradient + placed(places, row, rows, cols);
         float squares = 0.0f;
         for (int c = lane(); c < cols; c += WARP) {
-            const float g = factor * gradient[at + c], before = momentum[at + c];
+            const float g = factor * grad[c], before = momentum[at + c];
             const float m = averaged ? before + (1.0f - mu) * (g - before) : mu * before + g;
             const float u = averaged ? g + mu * (m - g) : g + mu * m;
             momentum[at + c] = m;
@@ -23,7 +25,7 @@ __global__ void __launch_bounds__(256, 4) muon_direction(const float *gradient, 
         }
         const float size = equal ? 1.0f / fmaxf(sqrtf(warp_sum(squares)), 1e-7f) : 1.0f;
         for (int c = lane(); c < cols; c += WARP) {
-            const float g = factor * gradient[at + c], m = momentum[at + c];
+            const float g = factor * grad[c], m = momentum[at + c];
             update[at + c] = from_float<T>(size * (averaged ? g + mu * (m - g) : g + mu * m));
         }
     }
@@ -51,11 +53,11 @@ __global__ void __launch_bounds__(256, 4)
 // kernels read them.
 template <typename T>
 __global__ void __launch_bounds__(256, 4)
-    muon_apply(float *w, const T *update, const float *factors, int by_row, T *shadow, const float *now, float height,
-               int cautious, int stack, int rows, int cols) {
+    muon_apply(float *w, const T *update, const float *factors, int by_row, T *shadow, const int *places,
+               const float *now, float height, int cautious, int stack, int rows, int cols) {
     const float size = now[1] * height, keep = now[2];
     for (int row = warp_of_grid(); row < stack * rows; row += warps_of_grid()) {
-        const size_t at = offset(row, cols);
+        const size_t at = offset(row, cols), elsewhere = placed(places, row, rows, cols);
         const int matrix = row / rows;
         for (int c = lane(); c < cols; c += WARP) {
             const float factor = !factors ? 1.0f : by_row ? factors[row] : factors[offset(matrix, cols) + c];
@@ -64,7 +66,7 @@ __global__ void __launch_bounds__(256, 4)
             const float next = kept - size * u;
             w[at + c] = next;
             if (shadow) {
-                shadow[at + c] = from_float<T>(next);
+                shadow[elsewhere + c] = from_float<T>(next);
             }
         }
     }

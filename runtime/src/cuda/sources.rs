@@ -45,7 +45,7 @@ pub const SOURCES: &[Source] = sources! {
         "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
         "cross_entropy_tile_backward<float>", "cross_entropy_tile_backward<bf16>",
     ],
-    "ema": ["ema", "convert<bf16>"],
+    "ema": ["ema", "convert<float>", "convert<bf16>"],
     "embed": ["embed<float>", "embed<bf16>", "embed_backward<float>", "embed_backward<bf16>"],
     "exclude_self": [
         "exclude_self<float>", "exclude_self<bf16>", "exclude_self_backward<float>", "exclude_self_backward<bf16>",
@@ -95,6 +95,7 @@ macro_rules! headers {
 pub const HEADERS: &[(&str, &str)] = headers! {
     "attention.cuh",
     "attention_mma.cuh",
+    "placed.cuh",
     "rms_norm.cuh",
     "softcap.cuh",
     "storage.cuh",

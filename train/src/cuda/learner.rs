@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sixpack_formats::ModelConfig;
-use sixpack_runtime::cuda::{Act, Buffer, Cuda, Gpu, Kind, Recorded, Weight, is_control};
+use sixpack_runtime::cuda::{Act, Buffer, Cuda, Elsewhere, Gpu, Kind, Recorded, Stack, Weight, is_control};
 use sixpack_runtime::{Batch, Pass, Weights, forward, model};
 
-use super::layout::Layout;
+use super::layout::{Layout, Place};
 use super::update::Update;
 use crate::collective::exchange;
 use crate::optim::{Groups, Now};
@@ -57,15 +57,17 @@ pub struct Learner {
     loss: Buffer,
 }
 
-/// All tensors, in the order of the layout.
+/// All tensors, in the orders of the layout.
 #[derive(Debug)]
 pub(super) struct Tensors {
     /// In f32.
     pub(super) weights: Buffer,
-    /// As kernels read matrices and tables, if that is not in f32.
-    pub(super) shadow: Option<Buffer>,
-    pub(super) gradients: Buffer,
     pub(super) average: Buffer,
+    /// Matrices and tables as passes read them, in the order of gradients.
+    pub(super) read: Buffer,
+    pub(super) gradients: Buffer,
+    /// Where the matrices of each stack are among those.
+    pub(super) elsewhere: Vec<Elsewhere>,
 }
 
 /// A pass over a micro-batch of one length: what it runs with, whose memory stays, and its record.
@@ -96,14 +98,16 @@ impl Learner {
     ) -> Result<Self> {
         let (gpu, kept) = (gpu.apart(), gpu.apart());
         let layout = Layout::new(config);
-        let all = layout.gather(weights)?;
+        let elsewhere =
+            |(stack, range): &(Stack, _)| Elsewhere::new(&kept, &layout.starts(range), stack.rows * stack.cols);
         let tensors = Tensors {
-            weights: kept.floats(Kind::F32, &all)?,
-            shadow: if storage == Kind::F32 { None } else { Some(kept.floats(storage, &all)?) },
+            weights: kept.floats(Kind::F32, &layout.gather(weights, Place::range)?)?,
+            average: kept.floats(Kind::F32, &layout.gather(average, Place::range)?)?,
+            read: kept.floats(storage, &layout.gather(weights, Place::passed)?[..layout.read()])?,
             gradients: kept.zeros(Kind::F32, layout.len())?,
-            average: kept.floats(Kind::F32, &layout.gather(average)?)?,
+            elsewhere: layout.stacks.iter().map(elsewhere).collect::<Result<_, _>>()?,
         };
-        let weights = built(config, &layout, &tensors.weights, tensors.shadow.as_ref(), Some(&tensors.gradients));
+        let weights = built(config, &layout, [&tensors.weights, &tensors.read], Some(&tensors.gradients));
         let update = Update::new(&kept, storage, groups, &layout)?;
         let loss = kept.zeros(Kind::F32, 1)?;
         let (config, passes) = (config.clone(), HashMap::new());
@@ -167,7 +171,7 @@ impl Learner {
     pub fn gradients(&mut self, batch: &Sequences, recurrence: bool) -> Result<(f64, Params)> {
         self.pass(batch, recurrence, 1)?;
         let loss = f64::from(self.gpu.read(&self.loss)?[0]) / batch.targets.len() as f64;
-        Ok((loss, self.layout.scatter(&self.gpu.read(&self.tensors.gradients)?)))
+        Ok((loss, self.layout.scatter(&self.gpu.read(&self.tensors.gradients)?, Place::passed)))
     }
 
     /// Queues the update by the gradients there are, which is the second part of a step.
@@ -252,15 +256,14 @@ impl Learner {
         }
         // Apart again: what is recorded is not to be in the way.
         let gpu = self.gpu.apart();
-        let shadow = match self.storage {
-            Kind::F32 => None,
-            storage => {
-                let shadow = gpu.empty(storage, self.layout.len())?;
-                gpu.convert(&self.tensors.average, &shadow)?;
-                Some(shadow)
-            }
-        };
-        let weights = built(&self.config, &self.layout, &self.tensors.average, shadow.as_ref(), None);
+        let Tensors { average, elsewhere, .. } = &self.tensors;
+        let read = gpu.empty(self.storage, self.layout.read())?;
+        for ((_, range), elsewhere) in self.layout.stacks.iter().zip(elsewhere) {
+            gpu.convert(&average.part(range.clone()), Some(elsewhere), &read)?;
+        }
+        let tables = self.layout.groups[1].clone();
+        gpu.convert(&average.part(tables.clone()), None, &read.part(tables))?;
+        let weights = built(&self.config, &self.layout, [average, &read], None);
         let (mut ops, sum) = (Cuda::new(&gpu, self.storage), gpu.zeros(Kind::F32, 1)?);
         let size = self.rules.micro_batch * batch.len;
         for (inputs, targets) in batch.inputs.chunks(size).zip(batch.targets.chunks(size)) {
@@ -284,12 +287,10 @@ impl Learner {
         steps: u64,
         take: impl FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<()> {
-        let all = self.layout.gather(weights)?;
-        self.gpu.write(&self.tensors.weights, &all)?;
-        if let Some(shadow) = &self.tensors.shadow {
-            self.gpu.write(shadow, &all)?;
-        }
-        self.gpu.write(&self.tensors.average, &self.layout.gather(average)?)?;
+        let (layout, tensors) = (&self.layout, &self.tensors);
+        self.gpu.write(&tensors.weights, &layout.gather(weights, Place::range)?)?;
+        self.gpu.write(&tensors.average, &layout.gather(average, Place::range)?)?;
+        self.gpu.write(&tensors.read, &layout.gather(weights, Place::passed)?[..layout.read()])?;
         self.update.restore(&self.gpu, &self.layout, steps, take)
     }
 
@@ -308,7 +309,7 @@ impl Learner {
     /// # Errors
     /// What the driver says.
     pub fn weights(&self) -> Result<Params> {
-        Ok(self.layout.scatter(&self.gpu.read(&self.tensors.weights)?))
+        Ok(self.layout.scatter(&self.gpu.read(&self.tensors.weights)?, Place::range))
     }
 
     /// Their moving average.
@@ -316,7 +317,7 @@ impl Learner {
     /// # Errors
     /// What the driver says.
     pub fn average(&self) -> Result<Params> {
-        Ok(self.layout.scatter(&self.gpu.read(&self.tensors.average)?))
+        Ok(self.layout.scatter(&self.gpu.read(&self.tensors.average)?, Place::range))
     }
 }
 
@@ -333,18 +334,18 @@ fn nll(
     model::nll(config, weights, ops, &h, targets)
 }
 
-/// The tensors as parts of what holds all of them.
+/// The tensors as parts of what holds all of them: control tensors are read in f32.
 fn built(
     config: &ModelConfig,
     layout: &Layout,
-    values: &Buffer,
-    shadow: Option<&Buffer>,
+    [weights, read]: [&Buffer; 2],
     gradients: Option<&Buffer>,
 ) -> Weights<Weight> {
     let weights = Weights::build(config, |spec| {
         let place = layout.place(spec.id);
-        let part = |all: &Buffer| all.part(place.range.clone());
-        let value = if is_control(spec) { values } else { shadow.unwrap_or(values) };
+        let part = |all: &Buffer| all.part(place.passed.clone());
+        // These lie alike in both orders.
+        let value = if is_control(spec) { weights } else { read };
         Ok::<_, std::convert::Infallible>(Weight::new(part(value), gradients.map(part), place.shape))
     });
     match weights {

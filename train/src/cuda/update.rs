@@ -1,6 +1,7 @@
 //! The optimizers, of all tensors at once.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use sixpack_formats::OptimizerGroup;
 use sixpack_runtime::cuda::{Buffer, Direction, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
@@ -153,32 +154,41 @@ impl Update {
     fn queue(&self, gpu: &Gpu, layout: &Layout, tensors: &Tensors, rules: Rules) -> sixpack_runtime::Result<()> {
         gpu.clip(&tensors.gradients, rules.grad_clip as f32, &self.clip)?;
         let now = |which: usize| self.now.part(which * FACTORS..(which + 1) * FACTORS);
-        let [matrices, tables, controls] = &layout.groups;
-        self.adamw(gpu, tensors, tables, &self.groups.token, &now(0))?;
-        self.adamw(gpu, tensors, controls, &self.groups.scalar, &now(1))?;
-        match &self.groups.matrix {
-            Matrix::AdamW(rule) if !layout.stacks.is_empty() => self.adamw(gpu, tensors, matrices, rule, &now(2))?,
-            _ => {
-                for (i, (stack, range)) in layout.stacks.iter().enumerate() {
-                    self.stack(gpu, tensors, (*stack, range), &self.moments[i], &now(2 + i))?;
-                }
+        let [_, tables, controls] = &layout.groups;
+        let shadow = Some(tensors.read.part(tables.clone()));
+        self.adamw(gpu, &Group { shadow, ..self.group(tensors, tables) }, tables, &self.groups.token, &now(0))?;
+        self.adamw(gpu, &self.group(tensors, controls), controls, &self.groups.scalar, &now(1))?;
+        for (i, (stack, range)) in layout.stacks.iter().enumerate() {
+            let group = Group {
+                gradients: tensors.gradients.clone(),
+                shadow: Some(tensors.read.clone()),
+                elsewhere: Some(tensors.elsewhere[i].clone()),
+                ..self.group(tensors, range)
+            };
+            match &self.groups.matrix {
+                Matrix::AdamW(rule) => self.adamw(gpu, &group, range, rule, &now(2 + i))?,
+                _ => self.stack(gpu, &group, (*stack, range), &self.moments[i], &now(2 + i))?,
             }
         }
         gpu.ema(&tensors.average, &tensors.weights, rules.ema_decay as f32)
     }
 
+    /// Tensors that lie alike among weights and gradients, and are read as they are.
+    fn group(&self, tensors: &Tensors, range: &Range<usize>) -> Group {
+        let part = |all: &Buffer| all.part(range.clone());
+        let (weights, gradients) = (part(&tensors.weights), part(&tensors.gradients));
+        Group { weights, gradients, shadow: None, elsewhere: None, clip: self.clip.clone() }
+    }
+
     fn adamw(
         &self,
         gpu: &Gpu,
-        tensors: &Tensors,
-        range: &std::ops::Range<usize>,
+        group: &Group,
+        range: &Range<usize>,
         rule: &AdamW,
         now: &Buffer,
     ) -> sixpack_runtime::Result<()> {
         let part = |all: &Buffer| all.part(range.clone());
-        let (weights, gradients, shadow) =
-            (part(&tensors.weights), part(&tensors.gradients), tensors.shadow.as_ref().map(part));
-        let group = Group { weights: &weights, gradients: &gradients, shadow: shadow.as_ref(), clip: &self.clip };
         let by = Moments { keep: rule.betas.map(|beta| beta as f32), eps: rule.eps as f32 };
         gpu.adamw(group, [&part(&self.first), &part(&self.second)], now, by)
     }
@@ -186,21 +196,17 @@ impl Update {
     fn stack(
         &self,
         gpu: &Gpu,
-        tensors: &Tensors,
-        (stack, range): (Stack, &std::ops::Range<usize>),
+        group: &Group,
+        (stack, range): (Stack, &Range<usize>),
         moments: &Buffer,
         now: &Buffer,
     ) -> sixpack_runtime::Result<()> {
-        let part = |all: &Buffer| all.part(range.clone());
-        let (weights, gradients, shadow) =
-            (part(&tensors.weights), part(&tensors.gradients), tensors.shadow.as_ref().map(part));
-        let group = Group { weights: &weights, gradients: &gradients, shadow: shadow.as_ref(), clip: &self.clip };
         let direction = match &self.groups.matrix {
             Matrix::Muon(rule) => Direction { averaged: false, equal: rule.row_equalisation },
             _ => Direction { averaged: true, equal: false },
         };
         let update = gpu.empty(self.storage, stack.elements())?;
-        gpu.muon_direction(group, &part(&self.first), now, direction, &update, stack)?;
+        gpu.muon_direction(group, &self.first.part(range.clone()), now, direction, &update, stack)?;
         let by = self.newton_schulz.as_ref().expect("made for a rule that orthogonalises");
         let update = orthogonalize(gpu, by, update, stack)?;
         let (factors, cautious) = match &self.groups.matrix {

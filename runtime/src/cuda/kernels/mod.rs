@@ -17,7 +17,7 @@ pub use self::attention::Lengths;
 pub(super) use self::attention::width;
 pub(super) use self::heads::Turn;
 pub(super) use self::loss::Tile;
-pub use self::optim::{Direction, Group, Moments, Product, Stack};
+pub use self::optim::{Direction, Elsewhere, Group, Moments, Product, Stack};
 
 /// Threads of most blocks.
 const THREADS: u32 = 256;

@@ -1,31 +1,86 @@
 //! Kernels of optimizers, for the crate that trains. All tensors of a group lie one after the other; `clip` holds the
 //! factor on gradients and their norm before it, `now` what changes from step to step.
 
+use std::ops::Range;
+
 use super::{Arg, Buffer, Gpu, Kind, THREADS};
 use crate::Result;
 
 /// Parts of a sum of squares.
 const PARTS: usize = 64;
 
-/// A group of tensors, one after the other, with their gradients.
-#[derive(Clone, Copy, Debug)]
-pub struct Group<'a> {
-    /// Weights in f32.
-    pub weights: &'a Buffer,
-    /// Their gradients.
-    pub gradients: &'a Buffer,
-    /// Weights as kernels read them, where that is not in f32.
-    pub shadow: Option<&'a Buffer>,
-    /// The factor on gradients, and their norm.
-    pub clip: &'a Buffer,
+/// Where each matrix of a stack begins in memory that has them in another order.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Elements before each.
+    at: Buffer,
+    /// Elements of each.
+    each: usize,
+    /// Where the last of them ends.
+    end: usize,
 }
 
-impl Group<'_> {
+impl Elsewhere {
+    /// Matrices of `each` elements that begin at `starts`.
+    ///
+    /// # Errors
+    /// [`Error::GpuFull`](crate::Error::GpuFull) where there is no room.
+    ///
+    /// # Panics
+    /// If a start is not of 31 bits.
+    pub fn new(gpu: &Gpu, starts: &[usize], each: usize) -> Result<Self> {
+        let short = |&at: &usize| i32::try_from(at).expect("matrices begin within 2^31 elements") as u32;
+        let at = gpu.ints(&starts.iter().map(short).collect::<Vec<_>>())?;
+        Ok(Self { at, each, end: starts.iter().max().map_or(0, |last| last + each) })
+    }
+
+    /// Some of the matrices.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn part(&self, which: Range<usize>) -> Self {
+        Self { at: self.at.part(which), ..*self }
+    }
+}
+
+/// A group of tensors, one after the other, with their gradients.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Weights in f32.
+    pub weights: Buffer,
+    /// Their gradients.
+    pub gradients: Buffer,
+    /// Weights as kernels read them, where that is not these.
+    pub shadow: Option<Buffer>,
+    /// Where the tensors begin among gradients and shadows, if not where they do among weights.
+    pub elsewhere: Option<Elsewhere>,
+    /// The factor on gradients, and their norm.
+    pub clip: Buffer,
+}
+
+impl Group {
     /// The kind of the instance, and its argument.
     fn shadow(&self) -> (Kind, Arg<'_>) {
-        let kind = self.shadow.map_or(Kind::F32, Buffer::kind);
-        (kind, self.shadow.map_or(Arg::Null, |shadow| Arg::Out(shadow, self.weights.len())))
+        let shadow = self.shadow.as_ref();
+        (shadow.map_or(Kind::F32, Buffer::kind), shadow.map_or(Arg::Null, |shadow| Arg::Out(shadow, self.reach())))
     }
+
+    /// Elements of gradients and shadows that are gone through.
+    fn reach(&self) -> usize {
+        self.elsewhere.as_ref().map_or(self.weights.len(), |places| places.end)
+    }
+
+    /// Where tensors begin, which are so many elements in all.
+    fn places(&self, elements: usize) -> Arg<'_> {
+        places(self.elsewhere.as_ref(), elements)
+    }
+}
+
+/// Where tensors begin, which are so many elements in all.
+fn places(elsewhere: Option<&Elsewhere>, elements: usize) -> Arg<'_> {
+    let Some(Elsewhere { at, each, .. }) = elsewhere else { return Arg::Null };
+    assert_eq!(at.len() * each, elements, "tensors of {each} elements");
+    Arg::In(at, at.len())
 }
 
 /// A stack of matrices of one shape.
@@ -113,17 +168,19 @@ impl Gpu {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn adamw(&self, group: Group<'_>, [mean, square]: [&Buffer; 2], now: &Buffer, by: Moments) -> Result<()> {
+    pub fn adamw(&self, group: &Group, [mean, square]: [&Buffer; 2], now: &Buffer, by: Moments) -> Result<()> {
         let n = group.weights.len();
         let (kind, shadow) = group.shadow();
         let args = [
-            Arg::Out(group.weights, n),
-            Arg::In(group.gradients, n),
+            Arg::Out(&group.weights, n),
+            Arg::In(&group.gradients, group.reach()),
+            group.places(n),
+            Arg::Int(group.elsewhere.as_ref().map_or(n, |places| places.each)),
             Arg::Out(mean, n),
             Arg::Out(square, n),
             shadow,
             Arg::In(now, 3),
-            Arg::In(group.clip, 2),
+            Arg::In(&group.clip, 2),
             Arg::Float(by.keep[0]),
             Arg::Float(by.keep[1]),
             Arg::Float(by.eps),
@@ -138,7 +195,7 @@ impl Gpu {
     /// What the driver says.
     pub fn muon_direction(
         &self,
-        group: Group<'_>,
+        group: &Group,
         momentum: &Buffer,
         now: &Buffer,
         by: Direction,
@@ -147,14 +204,16 @@ impl Gpu {
     ) -> Result<()> {
         let (n, rows) = (stack.elements(), stack.count * stack.rows);
         let args = [
-            Arg::In(group.gradients, n),
+            Arg::In(&group.gradients, group.reach()),
+            group.places(n),
             Arg::Out(momentum, n),
             Arg::In(now, 3),
-            Arg::In(group.clip, 2),
+            Arg::In(&group.clip, 2),
             Arg::Int(by.averaged.into()),
             Arg::Int(by.equal.into()),
             Arg::Out(update, n),
-            Arg::Int(rows),
+            Arg::Int(stack.count),
+            Arg::Int(stack.rows),
             Arg::Int(stack.cols),
         ];
         self.by_rows("muon_direction", update.kind(), rows, &args)
@@ -215,7 +274,7 @@ impl Gpu {
     /// What the driver says.
     pub fn muon_apply(
         &self,
-        group: Group<'_>,
+        group: &Group,
         (update, factors): (&Buffer, Option<&Buffer>),
         now: &Buffer,
         (height, cautious): (f32, bool),
@@ -226,11 +285,12 @@ impl Gpu {
         let (kind, shadow) = group.shadow();
         assert_eq!(kind, update.kind(), "an update is kept as the weights' shadow is");
         let args = [
-            Arg::Out(group.weights, n),
+            Arg::Out(&group.weights, n),
             Arg::In(update, n),
             super::maybe(factors, count * rows.max(cols)),
             Arg::Int((rows >= cols).into()),
             shadow,
+            group.places(n),
             Arg::In(now, 3),
             Arg::Float(height),
             Arg::Int(cautious.into()),
@@ -251,13 +311,15 @@ impl Gpu {
         self.start("ema", self.blocks(n, 256), THREADS, &args)
     }
 
-    /// Weights as kernels read them.
+    /// Weights as kernels read them, where those have them.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn convert(&self, w: &Buffer, shadow: &Buffer) -> Result<()> {
+    pub fn convert(&self, w: &Buffer, elsewhere: Option<&Elsewhere>, shadow: &Buffer) -> Result<()> {
         let n = w.len();
-        self.by_elements("convert", shadow.kind(), n, &[Arg::In(w, n), Arg::Out(shadow, n), Arg::Int(n)])
+        let (each, end) = elsewhere.map_or((n, n), |places| (places.each, places.end));
+        let args = [Arg::In(w, n), places(elsewhere, n), Arg::Int(each), Arg::Out(shadow, end), Arg::Int(n)];
+        self.by_elements("convert", shadow.kind(), n, &args)
     }
 
     /// Adds the sum of all elements to a single one.
