@@ -1,27 +1,58 @@
-// The residual stream mixed with the embedding, `weights[0] ⊙ x + weights[1] ⊙ x0`, and its norm. A warp for each row.
+// The residual stream mixed with the embedding, `weights[0] ⊙ x + weights[1] ⊙ x0`, and its norm.
+#include "packs.cuh"
 #include "rms_norm.cuh"
 
-template <typename T>
-__device__ inline void mix_row(const float *weights, const T *x, const T *x0, T *y, int cols) {
-    for (int c = lane(); c < cols; c += WARP) {
-        y[c] = from_float<T>(weights[c] * to_float(x[c]) + weights[cols + c] * to_float(x0[c]));
-    }
+template <typename T, int N>
+__device__ inline Pack<T, N> mixed_pack(const float (&w)[N], const Pack<T, N> &x, const float (&w0)[N],
+                                        const Pack<T, N> &x0) {
+    return packed<T, N>([&](int k) { return w[k] * x[k] + w0[k] * x0[k]; });
 }
 
-template <typename T>
+// A lane for each pack of channels.
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4) mix(const float *weights, const T *x, const T *x0, T *y, int rows, int cols) {
-    for (int row = warp_of_grid(); row < rows; row += warps_of_grid()) {
-        const size_t at = offset(row, cols);
-        mix_row(weights, x + at, x0 + at, y + at, cols);
+    const int c = channel<N>();
+    if (c >= cols) {
+        return;
     }
+    float w[N], w0[N];
+    fetch_floats(w, weights + c);
+    fetch_floats(w0, weights + cols + c);
+    Pack<T, N> own[ROWS], own0[ROWS];
+    each_row(
+        rows,
+        [&](int i, int row) {
+            own[i] = fetch<N>(x + offset(row, cols) + c);
+            own0[i] = fetch<N>(x0 + offset(row, cols) + c);
+        },
+        [&](int i, int row) { put(y + offset(row, cols) + c, mixed_pack(w, own[i], w0, own0[i])); });
 }
 
-template <typename T>
-__global__ void __launch_bounds__(256, 4)
+// A warp for each row.
+template <typename T, int N>
+__global__ void __launch_bounds__(256, 3)
     mix_norm(const float *weights, const T *x, const T *x0, float scale, T *mixed, T *normed, int rows, int cols) {
     for (int row = warp_of_grid(); row < rows; row += warps_of_grid()) {
         const size_t at = offset(row, cols);
-        mix_row(weights, x + at, x0 + at, mixed + at, cols);
-        norm_row(mixed + at, scale, normed + at, cols);
+        Pack<T, N> own[HELD], own0[HELD];
+        float squares = 0.0f;
+        const auto keep = [&](int c, const Pack<T, N> &a, const Pack<T, N> &b) {
+            float w[N], w0[N];
+            fetch_floats(w, weights + c);
+            fetch_floats(w0, weights + cols + c);
+            const Pack<T, N> sum = mixed_pack(w, a, w0, b);
+            put(mixed + at + c, sum);
+            squares += sum_of_products(sum, sum);
+            return sum;
+        };
+        each_held<N>(cols, [&](int j, int c) {
+            own[j] = fetch<N>(x + at + c);
+            own0[j] = fetch<N>(x0 + at + c);
+        });
+        each_held<N>(cols, [&](int j, int c) { own[j] = keep(c, own[j], own0[j]); });
+        each_beyond<N>(cols, [&](int c) { keep(c, fetch<N>(x + at + c), fetch<N>(x0 + at + c)); });
+        const float factor = scale * inverse_root(warp_sum(squares), cols);
+        each_held<N>(cols, [&](int j, int c) { put(normed + at + c, scaled_pack(factor, own[j])); });
+        each_beyond<N>(cols, [&](int c) { put(normed + at + c, scaled_pack(factor, fetch<N>(mixed + at + c))); });
     }
 }

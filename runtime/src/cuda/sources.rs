@@ -12,15 +12,25 @@ pub struct Source {
 }
 
 macro_rules! sources {
-    ($($name:literal: [$($kernel:literal),* $(,)?],)*) => {
-        &[$(Source { name: $name, text: include_str!(concat!($name, ".cu")), kernels: &[$($kernel),*] }),*]
+    ($($name:literal: $(by_packs [$($packed:literal),* $(,)?],)? [$($kernel:literal),* $(,)?],)*) => {
+        &[$(Source {
+            name: $name,
+            text: include_str!(concat!($name, ".cu")),
+            kernels: &[
+                $($(
+                    concat!($packed, "<float, 4>"), concat!($packed, "<float, 1>"),
+                    concat!($packed, "<bf16, 8>"), concat!($packed, "<bf16, 1>"),
+                )*)?
+                $($kernel),*
+            ],
+        }),*]
     };
 }
 
-/// All kernels, in f32 and in bf16.
+/// All kernels, in f32 and in bf16; those that are `by_packs` also for 16 bytes of them at once and for one number.
 pub const SOURCES: &[Source] = sources! {
     "adamw": ["adamw<float>", "adamw<bf16>"],
-    "add_scaled": ["add_scaled<float>", "add_scaled<bf16>", "add_scaled_norm<float>", "add_scaled_norm<bf16>"],
+    "add_scaled": by_packs ["add_scaled", "add_scaled_norm"], [],
     "attention": [
         "attention<float, 32>", "attention<float, 64>", "attention<float, 128>", "attention<float, 256>",
         "attention<bf16, 32>", "attention<bf16, 64>", "attention<bf16, 128>", "attention<bf16, 256>",
@@ -64,7 +74,7 @@ pub const SOURCES: &[Source] = sources! {
         "product<bf16, bf16, 0>", "product<bf16, bf16, 1>", "product<bf16, bf16, 2>",
         "product<bf16, float, 0>", "product<bf16, float, 1>", "product<bf16, float, 2>",
     ],
-    "mix": ["mix<float>", "mix<bf16>", "mix_norm<float>", "mix_norm<bf16>"],
+    "mix": by_packs ["mix", "mix_norm"], [],
     "muon": [
         "muon_direction<float>", "muon_direction<bf16>", "muon_normalize<float>", "muon_normalize<bf16>",
         "muon_apply<float>", "muon_apply<bf16>",
@@ -73,9 +83,7 @@ pub const SOURCES: &[Source] = sources! {
         "normuon_rows<float>", "normuon_rows<bf16>", "normuon_columns<float>", "normuon_columns<bf16>",
         "normuon_factors",
     ],
-    "rms_norm": [
-        "rms_norm<float>", "rms_norm<bf16>", "rms_norm_backward<float>", "rms_norm_backward<bf16>",
-    ],
+    "rms_norm": by_packs ["rms_norm", "rms_norm_backward"], [],
     "scale": [
         "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
     ],
@@ -95,6 +103,7 @@ macro_rules! headers {
 pub const HEADERS: &[(&str, &str)] = headers! {
     "attention.cuh",
     "attention_mma.cuh",
+    "packs.cuh",
     "placed.cuh",
     "rms_norm.cuh",
     "softcap.cuh",

@@ -39,3 +39,22 @@ template <>
 __device__ inline bf16 from_float<bf16>(float x) {
     return bf16{upper_half(x)};
 }
+
+// Two numbers as bf16, the first in the lower half.
+__device__ inline unsigned pack(float first, float second) {
+#ifdef __CUDA_ARCH__
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+    return both;
+#else
+    return upper_half(first) | static_cast<unsigned>(upper_half(second)) << 16;
+#endif
+}
+
+__device__ inline float first_of(unsigned both) {
+    return __uint_as_float(both << 16);
+}
+
+__device__ inline float second_of(unsigned both) {
+    return __uint_as_float(both & 0xffff0000u);
+}

@@ -139,6 +139,16 @@ impl Gradients {
         }
     }
 
+    /// Where the gradient of an activation of so many elements goes, and whether there is one already, to which it is added.
+    fn place(&mut self, id: u64, len: usize) -> Result<(Buffer, bool)> {
+        if let Some(sum) = self.of.get(&id) {
+            return Ok((sum.clone(), true));
+        }
+        let own = self.room(len)?;
+        self.of.insert(id, own.clone());
+        Ok((own, false))
+    }
+
     /// `weights ⊙ dy`.
     fn scaled(&self, weights: &Buffer, dy: &Buffer, extent: [usize; 2]) -> Result<Buffer> {
         let dx = self.room(dy.len())?;
@@ -245,9 +255,8 @@ impl Cuda {
                 gpu.embed_backward(&dy, [&starts, &order], gradient, [y.rows(), table.rows, table.cols])
             }
             Call::RmsNorm { x, scale, .. } => {
-                let dx = to.room(dy.len())?;
-                gpu.rms_norm_backward(&x.data, scale, &dy, &dx, x.extent())?;
-                to.add(x.id, dx)
+                let (dx, keep) = to.place(x.id, dy.len())?;
+                gpu.rms_norm_backward(&x.data, scale, &dy, (&dx, keep), x.extent())
             }
             Call::Mix { weights, x, x0, .. } => {
                 for (i, x) in [x, x0].into_iter().enumerate() {

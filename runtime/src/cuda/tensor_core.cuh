@@ -18,25 +18,6 @@ struct alignas(16) Chunk {
 // Numbers of a chunk.
 constexpr int CHUNK = 8;
 
-// Two numbers as bf16, the first in the lower half.
-__device__ inline unsigned pack(float first, float second) {
-#ifdef __CUDA_ARCH__
-    unsigned both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
-    return both;
-#else
-    return upper_half(first) | static_cast<unsigned>(upper_half(second)) << 16;
-#endif
-}
-
-__device__ inline float first_of(unsigned both) {
-    return __uint_as_float(both << 16);
-}
-
-__device__ inline float second_of(unsigned both) {
-    return __uint_as_float(both & 0xffff0000u);
-}
-
 // `c += A B`. All lanes take part.
 __device__ inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #ifdef __CUDA_ARCH__

@@ -200,7 +200,8 @@ impl Check {
             (&sum + (normed(&sum)? * scale)?)? * 0.5
         })?;
         self.near("mix_norm", &found[0], &expected[0], 4.0);
-        let wide = (rows as f32).sqrt().max(4.0);
+        // Of each row two roundings: of the sum, and of its gradient.
+        let wide = (2.0 * rows as f32).sqrt().max(4.0);
         self.near("mix_norm's weights", &self.read(&dw), &expected[2], wide);
         for single in [false, true] {
             let width = if single { 1 } else { cols };

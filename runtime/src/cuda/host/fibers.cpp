@@ -219,6 +219,12 @@ void fail(const char *file, int line, const std::string &what) {
     std::abort();
 }
 
+void check_alignment(const void *at, std::size_t bytes, const char *file, int line) {
+    if (reinterpret_cast<std::uintptr_t>(at) % bytes != 0) {
+        fail(file, line, std::to_string(bytes) + " bytes at once at what is no multiple of them");
+    }
+}
+
 std::string run(Dim3 blocks, unsigned count, std::uint64_t order, const std::function<void()> &body) {
     if (count == 0 || count % Fiber::WARP != 0) {
         return "a block of " + std::to_string(count) + " threads, which is no number of warps";

@@ -44,6 +44,9 @@ void sync_warp(const char *file, int line);
 // Gives `bits` to the lanes of the warp and takes those of `lane`.
 unsigned exchange(unsigned bits, int lane, const char *file, int line);
 
+// Ends the launch, as a GPU does, where numbers are read or written at once at what is no multiple of their bytes.
+void check_alignment(const void *at, std::size_t bytes, const char *file, int line);
+
 // What a lane may give to its warp at once.
 constexpr int WORDS = 6;
 

@@ -18,18 +18,19 @@ impl Gpu {
         self.by_rows("embed_backward", dy.kind(), vocab * cols.div_ceil(32), &args)
     }
 
+    /// With `keep` added to what is in `dx`.
     pub(in super::super) fn rms_norm_backward(
         &self,
         x: &Buffer,
         scale: f32,
         dy: &Buffer,
-        dx: &Buffer,
+        (dx, keep): (&Buffer, bool),
         [rows, cols]: Extent,
     ) -> Result<()> {
         let n = rows * cols;
-        let ins = [Arg::In(x, n), Arg::Float(scale), Arg::In(dy, n)];
-        let args = [ins, [Arg::Out(dx, n), Arg::Int(rows), Arg::Int(cols)]].concat();
-        self.by_rows("rms_norm_backward", x.kind(), rows, &args)
+        let ins = [Arg::In(x, n), Arg::Float(scale), Arg::In(dy, n), Arg::Int(keep.into())];
+        let args = [&ins[..], &[Arg::Out(dx, n), Arg::Int(rows), Arg::Int(cols)]].concat();
+        self.packed_rows("rms_norm_backward", x.kind(), [rows, cols], &args)
     }
 
     pub(in super::super) fn leaky_relu_squared_backward(&self, x: &Buffer, dy: &Buffer, dx: &Buffer) -> Result<()> {

@@ -39,6 +39,20 @@ impl Gpu {
         self.start(&format!("{name}<{kind}>"), self.blocks(rows, 8), THREADS, args)
     }
 
+    /// A kernel with a warp for each row, which takes channels in packs.
+    fn packed_rows(&self, name: &str, kind: Kind, [rows, cols]: Extent, args: &[Arg<'_>]) -> Result<()> {
+        let n = pack(kind, cols, args);
+        self.start(&format!("{name}<{kind}, {n}>"), self.blocks(rows, 8), THREADS, args)
+    }
+
+    /// A kernel with a lane for each pack of channels, and a warp for each of the rows that a block takes.
+    fn packed_channels(&self, name: &str, kind: Kind, [rows, cols]: Extent, args: &[Arg<'_>]) -> Result<()> {
+        let n = pack(kind, cols, args);
+        let across = cols.div_ceil(32 * n);
+        let down = (16 * self.facts().multiprocessors).div_ceil(across.max(1)).min(rows.div_ceil(8));
+        self.start(&format!("{name}<{kind}, {n}>"), [across, down, 1], THREADS, args)
+    }
+
     /// A kernel with a thread for each element.
     fn by_elements(&self, name: &str, kind: Kind, elements: usize, args: &[Arg<'_>]) -> Result<()> {
         self.start(&format!("{name}<{kind}>"), self.blocks(elements, 256), THREADS, args)
@@ -69,6 +83,17 @@ impl Gpu {
         let n = y.len();
         self.by_elements("add_to", y.kind(), n, &[Arg::In(x, n), Arg::Out(y, n), Arg::Int(n)])
     }
+}
+
+/// Numbers that a kernel takes at once: as many as 16 bytes have, where rows are multiples of them and memory begins at
+/// multiples of 16 bytes; otherwise one. What has fewer numbers is read one by one.
+fn pack(kind: Kind, cols: usize, args: &[Arg<'_>]) -> usize {
+    let most = 16 / kind.bytes();
+    let fits = |arg: &Arg<'_>| match arg {
+        Arg::In(buffer, len) | Arg::Out(buffer, len) => *len < most || buffer.address().is_multiple_of(16),
+        Arg::Null | Arg::Int(_) | Arg::Float(_) => true,
+    };
+    if cols.is_multiple_of(most) && args.iter().all(fits) { most } else { 1 }
 }
 
 /// Memory or none.

@@ -22,7 +22,7 @@ impl Gpu {
     pub(in super::super) fn rms_norm(&self, x: &Buffer, scale: f32, y: &Buffer, [rows, cols]: Extent) -> Result<()> {
         let n = rows * cols;
         let args = [Arg::In(x, n), Arg::Float(scale), Arg::Out(y, n), Arg::Int(rows), Arg::Int(cols)];
-        self.by_rows("rms_norm", x.kind(), rows, &args)
+        self.packed_rows("rms_norm", x.kind(), [rows, cols], &args)
     }
 
     pub(in super::super) fn mix(
@@ -36,7 +36,7 @@ impl Gpu {
         let n = rows * cols;
         let ins = [Arg::In(weights, 2 * cols), Arg::In(x, n), Arg::In(x0, n)];
         let args = [&ins[..], &[Arg::Out(y, n), Arg::Int(rows), Arg::Int(cols)]].concat();
-        self.by_rows("mix", x.kind(), rows, &args)
+        self.packed_channels("mix", x.kind(), [rows, cols], &args)
     }
 
     /// As [`Gpu::mix`]; results are the sum and its norm.
@@ -52,7 +52,7 @@ impl Gpu {
         let n = rows * cols;
         let ins = [Arg::In(weights, 2 * cols), Arg::In(x, n), Arg::In(x0, n), Arg::Float(scale)];
         let outs = [Arg::Out(mixed, n), Arg::Out(normed, n), Arg::Int(rows), Arg::Int(cols)];
-        self.by_rows("mix_norm", x.kind(), rows, &[ins, outs].concat())
+        self.packed_rows("mix_norm", x.kind(), [rows, cols], &[ins, outs].concat())
     }
 
     pub(in super::super) fn add_scaled(
@@ -66,7 +66,7 @@ impl Gpu {
         let n = rows * cols;
         let w = [Arg::In(weights, count(weights, cols)), Arg::Int(step(weights))];
         let rest = [Arg::In(y, n), Arg::Out(sum, n), Arg::Int(rows), Arg::Int(cols)];
-        self.by_rows("add_scaled", x.kind(), rows, &[&[Arg::In(x, n)][..], &w, &rest].concat())
+        self.packed_channels("add_scaled", x.kind(), [rows, cols], &[&[Arg::In(x, n)][..], &w, &rest].concat())
     }
 
     /// As [`Gpu::add_scaled`]; results are the sum and its norm.
@@ -88,7 +88,7 @@ impl Gpu {
             Arg::Float(scale),
         ];
         let outs = [Arg::Out(sum, n), Arg::Out(normed, n), Arg::Int(rows), Arg::Int(cols)];
-        self.by_rows("add_scaled_norm", x.kind(), rows, &[&ins[..], &outs].concat())
+        self.packed_rows("add_scaled_norm", x.kind(), [rows, cols], &[&ins[..], &outs].concat())
     }
 
     pub(in super::super) fn scale(&self, weights: &Buffer, x: &Buffer, y: &Buffer, [rows, cols]: Extent) -> Result<()> {
