@@ -45,6 +45,7 @@ const TESTS: &[(&str, Test)] = &[
     ("train_follows_the_cpu_and_writes_what_it_reads", train),
     ("two_processes_learn_as_one", ranks),
     ("compress_calibrates_on_it", compress),
+    ("experiments_run_on_it", experiment),
     ("what_is_not_there_is_said", missing),
 ];
 
@@ -178,6 +179,39 @@ fn compress(folder: &Path) {
     assert!((gpu_bytes / cpu_bytes - 1.0).abs() < 0.01, "{gpu_bytes} bytes, the CPU {cpu_bytes}");
     let [cpu, gpu] = [&cpu, &gpu].map(|report| number(report, "/artifact/bits_per_byte"));
     assert!((gpu - cpu).abs() < 0.01, "{gpu} bits per byte, the CPU {cpu}");
+}
+
+/// Two arms of which one is the other: what each run ends with is nearly what the CPU finds.
+fn experiment(folder: &Path) {
+    const PLAN: &str = r#"
+name = "test"
+description = "Does the machine matter?"
+baseline = "recipe.toml"
+seeds = 1
+budget = { steps = 4 }
+eval = { plain = true, max_tokens = 300 }
+
+[[arm]]
+id = "same"
+description = "nothing changed"
+"#;
+    std::fs::write(shards().at("plan.toml"), PLAN).expect("a plan");
+    let [cpu, gpu] = ["cpu", "cuda"].map(|device| {
+        let line =
+            format!("experiment run plan.toml --data shards --threads 1 --out on_{device}_arms --device {device}");
+        output(program(folder, &line)).ok();
+        let results = shards().at(&format!("on_{device}_arms/results.json"));
+        let json = std::fs::read(results).expect("results");
+        serde_json::from_slice::<Value>(&json).expect("JSON")
+    });
+    let scores = |results: &Value| -> Vec<f64> {
+        let runs = results["runs"].as_array().expect("runs");
+        runs.iter().map(|run| number(run, "/outcome/trained/bits_per_byte")).collect()
+    };
+    let (on_cpu, on_gpu) = (scores(&cpu), scores(&gpu));
+    assert_eq!(on_gpu[0], on_gpu[1], "the same run twice on one GPU");
+    assert_ne!(on_gpu, on_cpu, "in bf16");
+    near(&on_gpu, &on_cpu, APART);
 }
 
 fn missing(folder: &Path) {
