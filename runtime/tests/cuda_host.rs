@@ -44,6 +44,7 @@ const TESTS: &[Test] = &[
     ("mistakes::bounds", mistakes::bounds),
     ("mistakes::races", mistakes::races),
     ("mistakes::copies", mistakes::copies),
+    ("mistakes::streams", mistakes::streams),
     ("fragments", mistakes::fragments),
 ];
 

@@ -1,9 +1,10 @@
-//! NVIDIA's driver: a device, its memory, and kernels on it. Everything here is queued on one stream, in order.
+//! NVIDIA's driver: a device, its memory, and kernels on it. Everything here is queued on one stream, in order; others are in
+//! `streams.rs`.
 #![allow(unsafe_code, reason = "the driver's functions take pointers and addresses")]
 
 use std::ffi::{CString, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cudarc::driver::result::{self, ctx, device, event, graph, module, primary_ctx, stream};
 use cudarc::driver::sys;
@@ -22,6 +23,19 @@ pub(super) struct Driver {
     facts: Facts,
     /// Whether what is queued is written down instead.
     recording: AtomicBool,
+    /// As in [`Stalls`].
+    stalls: [AtomicU64; 3],
+}
+
+/// How often the host did what holds up a GPU, or may: none of it belongs into a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// It waited for what was queued.
+    pub waits: u64,
+    /// It asked for memory, of the GPU or pinned, or gave it back.
+    pub allocations: u64,
+    /// It copied from or to memory that is not pinned.
+    pub copies: u64,
 }
 
 // SAFETY: the driver's handles may be used from any thread that has made the context its own, which each method does.
@@ -117,7 +131,7 @@ impl Driver {
         // SAFETY: a context that was just retained.
         unsafe { ctx::set_current(context) }.map_err(failed)?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
-        Ok(Self { context, stream, facts, recording: AtomicBool::new(false) })
+        Ok(Self { context, stream, facts, recording: AtomicBool::new(false), stalls: Default::default() })
     }
 
     /// Makes the device that of this thread.
@@ -132,6 +146,24 @@ impl Driver {
 
     pub(super) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What has held it up so far.
+    pub(super) fn stalls(&self) -> Stalls {
+        let [waits, allocations, copies] = self.stalls.each_ref().map(|n| n.load(Ordering::Relaxed));
+        Stalls { waits, allocations, copies }
+    }
+
+    pub(super) fn count_wait(&self) {
+        self.stalls[0].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_allocation(&self) {
+        self.stalls[1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_copy(&self) {
+        self.stalls[2].fetch_add(1, Ordering::Relaxed);
     }
 
     fn failed(&self, what: &str, error: result::DriverError) -> Error {
@@ -155,7 +187,7 @@ impl Driver {
     }
 
     /// Makes the device that of this thread, and does something with it.
-    fn with<T>(&self, what: &str, f: impl FnOnce() -> Result<T, result::DriverError>) -> Result<T> {
+    pub(super) fn with<T>(&self, what: &str, f: impl FnOnce() -> Result<T, result::DriverError>) -> Result<T> {
         // SAFETY: the context is kept for as long as the program runs.
         unsafe { ctx::set_current(self.context) }.and_then(|()| f()).map_err(|e| self.failed(what, e))
     }
@@ -167,24 +199,29 @@ impl Driver {
 
     /// Memory with anything in it.
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.count_allocation();
         // SAFETY: nothing is read before it was written, which the interpreter sees to.
         self.with("allocating memory", || unsafe { result::malloc_sync(bytes) })
     }
 
     /// Gives memory back. The driver waits for what still uses it.
     pub(super) fn free(&self, address: u64) {
+        self.count_allocation();
         // SAFETY: it came from `allocate`, and its one owner ends. There is nothing to do about a failure.
         let _ = self.with("freeing memory", || unsafe { result::free_sync(address) });
     }
 
     /// Copies from the host; `data` may be dropped at once.
     pub(super) unsafe fn upload(&self, to: u64, data: &[u8]) -> Result<()> {
+        self.count_copy();
         // SAFETY: the caller's memory at `to` has room. From pages that are not pinned the driver copies before it returns.
         self.with("copying to the GPU", || unsafe { result::memcpy_htod_async(to, data, self.stream) })
     }
 
     /// Copies to the host, and waits for it.
     pub(super) unsafe fn download(&self, from: u64, data: &mut [u8]) -> Result<()> {
+        self.count_copy();
+        self.count_wait();
         self.with("copying from the GPU", || {
             // SAFETY: the caller's memory at `from` is as large; the copy has ended when `data` is used again.
             unsafe {
@@ -239,8 +276,14 @@ impl Driver {
 
     /// Waits for all that is queued.
     pub(super) fn wait(&self) -> Result<()> {
-        // SAFETY: the stream lives as long as this value.
-        self.with("waiting for the GPU", || unsafe { stream::synchronize(self.stream) })
+        self.wait_for(self.stream)
+    }
+
+    /// Waits for all that is queued on a stream of this device.
+    pub(super) fn wait_for(&self, stream: sys::CUstream) -> Result<()> {
+        self.count_wait();
+        // SAFETY: the stream lives as long as who has it.
+        self.with("waiting for the GPU", || unsafe { stream::synchronize(stream) })
     }
 
     /// Whether what is queued is written down instead: then nothing may wait for it.
@@ -283,6 +326,7 @@ impl Driver {
         // SAFETY: the events were just made, the stream lives.
         self.with("timing", || unsafe { event::record(events[0], self.stream) })?;
         f()?;
+        self.count_wait();
         self.with("timing", || {
             // SAFETY: as above; they are not used after this.
             unsafe {

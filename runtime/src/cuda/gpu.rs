@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::blas::{Blas, Matrices, Shape};
 use super::compile::Compiler;
-use super::driver::{Driver, Facts, Function, Graph};
+use super::driver::{Driver, Facts, Function, Graph, Stalls};
 use super::memory::{Buffer, Kind, Pool};
 use super::recompute::Recompute;
 use super::signature::{self, Takes};
@@ -141,6 +141,15 @@ impl Gpu {
     /// What the driver says.
     pub fn taken(&self) -> Result<usize> {
         self.driver.taken()
+    }
+
+    /// How often the host has held it up, or may have.
+    pub fn stalls(&self) -> Stalls {
+        self.driver.stalls()
+    }
+
+    pub(super) fn driver(&self) -> &Arc<Driver> {
+        &self.driver
     }
 
     /// Whether products are cuBLASLt's.

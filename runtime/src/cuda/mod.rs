@@ -19,11 +19,12 @@ mod recompute;
 mod remembered;
 pub mod signature;
 mod sources;
+mod streams;
 mod tape;
 mod tokens;
 
 pub use act::{Act, Weight};
-pub use driver::Facts;
+pub use driver::{Facts, Stalls};
 pub use gpu::{Gpu, Recorded, Settings, gpus};
 pub use interpreter::{Cuda, is_control};
 pub use kernels::{Direction, Elsewhere, Group, Lengths, Moments, Product, Stack};
@@ -31,3 +32,4 @@ pub use libraries::{Libraries, Library, Places};
 pub use memory::{Buffer, Kind};
 pub use recompute::{Again, Recompute};
 pub use sources::{HEADERS, SOURCES, Source};
+pub use streams::{Event, Pinned, Stream};

@@ -67,6 +67,8 @@ pub(crate) fn enter(orders: usize) -> Result<PathBuf, Failure> {
     let mut again = Command::new(std::env::current_exe().expect("this program"));
     again.args(std::env::args_os().skip(1));
     environment(&mut again, &folder, orders);
+    // Mistakes on a device leave it useless, as on a GPU: each has one of its own.
+    again.env("SIXPACK_HOST_DEVICES", "32");
     Err(Failure::Broken(again.exec().to_string()))
 }
 
@@ -101,7 +103,9 @@ pub(crate) fn folder() -> Result<PathBuf, Failure> {
     std::fs::create_dir_all(&own).map_err(broken)?;
     std::fs::write(own.join("kernels.cpp"), glue).map_err(broken)?;
     let host = |file: &str| sources.join("host").join(file);
-    let driver = ["fibers.cpp", "copies.cpp", "launch.cpp", "shared.cpp", "driver.cpp"].map(host);
+    let threads = ["fibers.cpp", "copies.cpp", "launch.cpp", "shared.cpp"];
+    let queues = ["order.cpp", "streams.cpp", "events.cpp", "graphs.cpp", "misuse.cpp", "driver.cpp"];
+    let driver: Vec<PathBuf> = threads.into_iter().chain(queues).map(host).collect();
     let built = compile(&compiler, &sources, &[&[own.join("kernels.cpp")], &driver[..]].concat(), &own, "libcuda.so.1")
         .and_then(|()| compile(&compiler, &sources, &[host("compiler.cpp")], &own, "libnvrtc.so.12"))
         .and_then(|()| {

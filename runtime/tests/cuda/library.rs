@@ -8,12 +8,14 @@ use std::sync::Mutex;
 use libloading::Library;
 
 type Signature = unsafe extern "C" fn(*const c_char) -> *const c_char;
+type Misuse = unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;
 type Run = unsafe extern "C" fn(*const c_char, u32, u32, u64, *mut f32, *mut c_char, usize) -> c_int;
 
 /// The driver's library.
 pub(crate) struct Kernels {
     signature: Signature,
     run: Run,
+    misuse: Misuse,
     /// What it plays a GPU with is there once.
     turn: Mutex<()>,
     /// Holds the code of the functions above.
@@ -25,11 +27,15 @@ impl Kernels {
     pub(crate) fn load(folder: &Path) -> Self {
         // SAFETY: the library was just built from this project's sources; its initialisers only fill a table.
         let library = unsafe { Library::new(folder.join("libcuda.so.1")) }.unwrap();
-        // SAFETY: the types are those of `launch.cpp`, and the library lives as long as the pointers.
-        let (signature, run) = unsafe {
-            (*library.get::<Signature>(b"sixpack_signature\0").unwrap(), *library.get::<Run>(b"sixpack_run\0").unwrap())
+        // SAFETY: the types are those of `launch.cpp` and `misuse.cpp`, and the library lives as long as the pointers.
+        let (signature, run, misuse) = unsafe {
+            (
+                *library.get::<Signature>(b"sixpack_signature\0").unwrap(),
+                *library.get::<Run>(b"sixpack_run\0").unwrap(),
+                *library.get::<Misuse>(b"sixpack_misuse\0").unwrap(),
+            )
         };
-        Self { signature, run, turn: Mutex::new(()), _library: library }
+        Self { signature, run, misuse, turn: Mutex::new(()), _library: library }
     }
 
     /// The types of a kernel's arguments, as the C++ compiler has them.
@@ -39,6 +45,13 @@ impl Kernels {
         let found = unsafe { (self.signature)(name.as_ptr()) };
         // SAFETY: a text that ends in zero and lives as long as the library.
         (!found.is_null()).then(|| unsafe { CStr::from_ptr(found) }.to_string_lossy().into_owned())
+    }
+
+    /// Makes a mistake with streams on a device, which is of no use afterwards; what the driver found, if it did.
+    pub(crate) fn misuse(&self, mistake: &str, device: i32) -> String {
+        let name = CString::new(mistake).unwrap();
+        // SAFETY: a text that ends in zero, before and after.
+        unsafe { CStr::from_ptr((self.misuse)(name.as_ptr(), device)) }.to_string_lossy().into_owned()
     }
 
     /// Runs blocks of a kernel that only writes, a number for each thread; between two zones that it must leave.

@@ -74,3 +74,31 @@ pub(crate) fn bounds(kernels: &Kernels) {
         assert_eq!(error, "a write outside of shared memory");
     }
 }
+
+/// What a GPU refuses, and what it does not but should never see.
+pub(crate) fn streams(kernels: &Kernels) {
+    let early = "pinned memory was written before the copy from it was waited for";
+    let writes = "memory that another stream writes, and neither waits";
+    let mistakes = [
+        ("written_early", early),
+        ("written_after_another_wait", early),
+        ("freed_early", "freed pinned memory that a copy under way uses"),
+        ("copy_not_waited_for", writes),
+        ("marked_too_early", writes),
+        ("branches_that_write_both", writes),
+        ("written_before_it_was_read", "memory that another stream reads, and neither waits"),
+        ("unjoined", "904 "),
+        ("waits_for_what_is_not_captured", "905 "),
+        ("waits_in_capture", "900 "),
+        ("asks_in_capture", "900 "),
+        ("pins_in_capture", "900 "),
+        ("a_function_that_calls", "800 "),
+    ];
+    // Twice, as the order of streams changes from time to time.
+    for ((name, expected), device) in mistakes.into_iter().flat_map(|m| [m, m]).zip(1..) {
+        let found = kernels.misuse(name, device);
+        assert!(found.contains(expected), "{name}: {found}");
+    }
+    assert!(kernels.misuse("read_early", 30).starts_with("-1 "));
+    assert_eq!(kernels.misuse("none", 31), "");
+}

@@ -1,19 +1,18 @@
 // A driver of CUDA that computes on the processor: the functions that the program asks of NVIDIA's, on kernels that the C++
 // compiler built. Memory lies between guard zones, starts as no numbers, and is checked after every launch.
 //
-// What is queued runs at once. `SIXPACK_HOST_ORDERS` says in how many orders of threads each kernel runs (1 if it does
+// Streams are in `streams.cpp`. `SIXPACK_HOST_ORDERS` says in how many orders of threads each kernel runs (1 if it does
 // not), and `SIXPACK_HOST_DEVICES` how many devices there are (1).
 #include "cuda.hpp"
 
 #include "launch.hpp"
+#include "line.hpp"
 
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <cxxabi.h>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -22,9 +21,6 @@ namespace {
 
 constexpr std::size_t GUARD = 256;
 constexpr unsigned char POISON = 0xff;
-
-// Codes of CUDA's.
-enum Code { OK = 0, BAD_VALUE = 1, NO_MEMORY = 2, NO_DEVICE = 101, NOT_FOUND = 500, LAUNCH_FAILED = 719, BAD_CAPTURE = 901 };
 
 // Memory of a device; its guard zones are the same allocation.
 struct Allocation {
@@ -46,17 +42,11 @@ struct Allocation {
     }
 };
 
-std::mutex turn;
-// By their first address.
-std::map<std::uintptr_t, Allocation> memory;
+// By their first address. Never destroyed: threads of the program may still be here when it ends.
+std::map<std::uintptr_t, Allocation> &memory = *new std::map<std::uintptr_t, Allocation>;
+// Pinned memory of the host.
+std::map<std::uintptr_t, std::size_t> &pinned = *new std::map<std::uintptr_t, std::size_t>;
 std::size_t used = 0;
-// What went wrong last.
-std::string reason = "no failure";
-
-int failed(Code code, const std::string &why) {
-    reason = why;
-    return code;
-}
 
 // Where `address .. address + size` is all inside, or the end of all.
 std::map<std::uintptr_t, Allocation>::iterator around(std::uintptr_t address, std::size_t size) {
@@ -66,6 +56,11 @@ std::map<std::uintptr_t, Allocation>::iterator around(std::uintptr_t address, st
     }
     --found;
     return address + size <= found->first + found->second.size ? found : memory.end();
+}
+
+bool is_pinned(std::uintptr_t address, std::size_t size) {
+    auto found = pinned.upper_bound(address);
+    return found != pinned.begin() && address + size <= std::prev(found)->first + std::prev(found)->second;
 }
 
 int orders() {
@@ -143,40 +138,24 @@ int launch(const Function &function, Dim3 blocks, unsigned threads, std::vector<
     return OK;
 }
 
-// Streams that this thread captures. Meanwhile what would wait for them, or change memory, fails as it does on a GPU.
-thread_local int capturing = 0;
-
-int refused(const char *what) {
-    return failed(BAD_CAPTURE, std::string(what) + " while a stream is captured");
-}
-
-// A stream. While it is captured what is queued is written down instead.
-struct Stream {
-    std::unique_ptr<std::vector<std::function<int()>>> captured;
-};
-
-using Graph = std::vector<std::function<int()>>;
-
-} // namespace
-
-// Also of `blas.cpp`, which is a library of its own.
-int queue(void *stream, std::function<int()> work) {
-    auto *own = static_cast<Stream *>(stream);
-    if (own && own->captured) {
-        own->captured->push_back(std::move(work));
-        return OK;
+// Queues a copy between a device and a device or the host, or within a device.
+int copy(void *stream, Use to, Use from, bool to_device, bool from_device, Work work) {
+    if ((to_device && around(to.at, to.bytes) == memory.end()) || (from_device && around(from.at, from.bytes) == memory.end())) {
+        return failed(BAD_VALUE, "a copy of " + std::to_string(to.bytes) + " bytes outside of memory");
     }
-    return work();
-}
-
-namespace {
-
-int copy(std::uintptr_t to, std::uintptr_t from, std::size_t bytes, bool to_device, bool from_device) {
-    if ((to_device && around(to, bytes) == memory.end()) || (from_device && around(from, bytes) == memory.end())) {
-        return failed(BAD_VALUE, "a copy of " + std::to_string(bytes) + " bytes outside of memory");
+    if (to_device) {
+        work.uses.push_back(to);
     }
-    std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
-    return OK;
+    if (from_device) {
+        work.uses.push_back(from);
+    }
+    if (!work.run) {
+        work.run = [=] {
+            std::memmove(reinterpret_cast<void *>(to.at), reinterpret_cast<void *>(from.at), to.bytes);
+            return int{OK};
+        };
+    }
+    return push(stream, std::move(work));
 }
 
 } // namespace
@@ -184,7 +163,11 @@ int copy(std::uintptr_t to, std::uintptr_t from, std::size_t bytes, bool to_devi
 
 using namespace host;
 
-#define LOCKED const std::lock_guard<std::mutex> locked(turn)
+// Nothing that would wait or change memory while this thread captures.
+#define OUTSIDE_CAPTURE(what)                                                                                                  \
+    if (const int code = refused_in_capture(what)) {                                                                           \
+        return code;                                                                                                           \
+    }
 
 extern "C" {
 
@@ -199,11 +182,6 @@ int cuDriverGetVersion(int *version) {
 
 int cuGetErrorName(int, const char **name) {
     *name = "failure";
-    return OK;
-}
-
-int cuGetErrorString(int, const char **text) {
-    *text = reason.c_str();
     return OK;
 }
 
@@ -237,9 +215,9 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     return OK;
 }
 
-int cuDevicePrimaryCtxRetain(void **context, int) {
-    static int one;
-    *context = &one;
+// A context is the number of its device.
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = new int{device};
     return OK;
 }
 
@@ -247,38 +225,18 @@ int cuDevicePrimaryCtxRelease_v2(int) {
     return OK;
 }
 
-int cuCtxSetCurrent(void *) {
-    return OK;
-}
-
-int cuStreamCreate(void **stream, unsigned) {
-    *stream = new Stream;
-    return OK;
-}
-
-int cuStreamDestroy_v2(void *stream) {
-    delete static_cast<Stream *>(stream);
-    return OK;
-}
-
-int cuStreamSynchronize(void *) {
-    return capturing ? refused("waiting") : int{OK};
-}
-
 int cuMemGetInfo_v2(std::size_t *free, std::size_t *total) {
-    LOCKED;
+    const Lock lock(turn);
     cuDeviceTotalMem_v2(total, 0);
     *free = *total - used;
     return OK;
 }
 
 int cuMemAlloc_v2(std::uint64_t *address, std::size_t bytes) {
-    LOCKED;
+    ENTER
+    OUTSIDE_CAPTURE("allocating")
     std::size_t total;
     cuDeviceTotalMem_v2(&total, 0);
-    if (capturing) {
-        return refused("allocating");
-    }
     if (bytes == 0 || used + bytes > total) {
         return failed(NO_MEMORY, "no room for " + std::to_string(bytes) + " bytes");
     }
@@ -292,60 +250,99 @@ int cuMemAlloc_v2(std::uint64_t *address, std::size_t bytes) {
     return OK;
 }
 
+// Waits for all of the device.
 int cuMemFree_v2(std::uint64_t address) {
-    LOCKED;
-    if (capturing) {
-        return refused("freeing");
+    ENTER
+    OUTSIDE_CAPTURE("freeing")
+    if (const int code = finish_all(lock)) {
+        return code;
     }
     const auto found = memory.find(address);
     if (found == memory.end()) {
         return failed(BAD_VALUE, "freed what is no memory");
     }
     used -= found->second.size;
+    forget(address, found->second.size);
     memory.erase(found);
     return OK;
 }
 
-int cuMemAllocHost_v2(void **at, std::size_t bytes) {
+int cuMemHostAlloc(void **at, std::size_t bytes, unsigned) {
+    ENTER
+    OUTSIDE_CAPTURE("allocating")
     *at = std::malloc(bytes);
+    std::memset(*at, POISON, bytes);
+    pinned.emplace(reinterpret_cast<std::uintptr_t>(*at), bytes);
     return OK;
 }
 
 int cuMemFreeHost(void *at) {
+    ENTER
+    OUTSIDE_CAPTURE("freeing")
+    const auto found = pinned.find(reinterpret_cast<std::uintptr_t>(at));
+    if (found == pinned.end()) {
+        return failed(BAD_VALUE, "freed what is not pinned");
+    }
+    if (forget(found->first, found->second)) {
+        return failed(BAD_VALUE, "freed pinned memory that a copy under way uses");
+    }
+    pinned.erase(found);
     std::free(at);
     return OK;
 }
 
+// From pages that are not pinned the driver takes what is there now.
 int cuMemcpyHtoDAsync_v2(std::uint64_t to, const void *from, std::size_t bytes, void *stream) {
-    LOCKED;
-    if (capturing) {
-        return refused("copying pages that are not pinned");
+    ENTER
+    const Use read{reinterpret_cast<std::uintptr_t>(from), bytes, false}, written{to, bytes, true};
+    Work work;
+    if (is_pinned(read.at, bytes)) {
+        work.source = read;
+        work.uses.push_back(read);
+        return copy(stream, written, read, true, false, work);
     }
-    return queue(stream, [=] { return copy(to, reinterpret_cast<std::uintptr_t>(from), bytes, true, false); });
+    OUTSIDE_CAPTURE("copying pages that are not pinned")
+    const auto *first = static_cast<const unsigned char *>(from);
+    work.run = [to, kept = std::vector<unsigned char>(first, first + bytes)] {
+        std::memcpy(reinterpret_cast<void *>(to), kept.data(), kept.size());
+        return int{OK};
+    };
+    return copy(stream, written, read, true, false, work);
 }
 
+// To pages that are not pinned it waits.
 int cuMemcpyDtoHAsync_v2(void *to, std::uint64_t from, std::size_t bytes, void *stream) {
-    LOCKED;
-    if (capturing) {
-        return refused("copying to pages that are not pinned");
+    ENTER
+    const Use written{reinterpret_cast<std::uintptr_t>(to), bytes, true}, read{from, bytes, false};
+    Work work;
+    if (is_pinned(written.at, bytes)) {
+        work.target = written;
+        work.uses.push_back(written);
+        work.late = true;
+        return copy(stream, written, read, false, true, work);
     }
-    return queue(stream, [=] { return copy(reinterpret_cast<std::uintptr_t>(to), from, bytes, false, true); });
+    OUTSIDE_CAPTURE("copying to pages that are not pinned")
+    const int code = copy(stream, written, read, false, true, work);
+    return code ? code : finish(lock, stream);
 }
 
 int cuMemcpyDtoDAsync_v2(std::uint64_t to, std::uint64_t from, std::size_t bytes, void *stream) {
-    LOCKED;
-    return queue(stream, [=] { return copy(to, from, bytes, true, true); });
+    ENTER
+    return copy(stream, Use{to, bytes, true}, Use{from, bytes, false}, true, true, Work{});
 }
 
 int cuMemsetD8Async(std::uint64_t to, unsigned char value, std::size_t bytes, void *stream) {
-    LOCKED;
-    return queue(stream, [=] {
-        if (around(to, bytes) == memory.end()) {
-            return failed(BAD_VALUE, "a fill outside of memory");
-        }
+    ENTER
+    if (around(to, bytes) == memory.end()) {
+        return failed(BAD_VALUE, "a fill outside of memory");
+    }
+    Work work;
+    work.run = [=] {
         std::memset(reinterpret_cast<void *>(to), value, bytes);
         return int{OK};
-    });
+    };
+    work.uses.push_back(Use{to, bytes, true});
+    return push(stream, std::move(work));
 }
 
 int cuModuleLoadData(void **module, const void *) {
@@ -384,84 +381,22 @@ int cuFuncSetAttribute(void *, int, int) {
 
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
                    unsigned threads_z, unsigned, void *stream, void **arguments, void **) {
-    LOCKED;
+    ENTER
     if (threads_y != 1 || threads_z != 1 || x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || threads > 1024) {
         return failed(BAD_VALUE, "a grid that no GPU takes");
     }
     const auto &own = *static_cast<Function *>(function);
     std::vector<std::uint64_t> slots;
+    Work work;
     for (const std::string &type : types(own.kernel->signature)) {
         slots.push_back(0);
         std::memcpy(&slots.back(), arguments[slots.size() - 1], is_pointer(type) ? 8 : 4);
-    }
-    return queue(stream, [=] { return launch(own, Dim3{x, y, z}, threads, slots); });
-}
-
-int cuStreamBeginCapture_v2(void *stream, int) {
-    static_cast<Stream *>(stream)->captured = std::make_unique<Graph>();
-    ++capturing;
-    return OK;
-}
-
-int cuStreamEndCapture(void *stream, void **graph) {
-    auto *own = static_cast<Stream *>(stream);
-    if (!own->captured) {
-        return failed(BAD_CAPTURE, "no capture to end");
-    }
-    *graph = own->captured.release();
-    --capturing;
-    return OK;
-}
-
-int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) {
-    *instance = new Graph(*static_cast<Graph *>(graph));
-    return OK;
-}
-
-int cuGraphLaunch(void *instance, void *) {
-    LOCKED;
-    for (const auto &work : *static_cast<Graph *>(instance)) {
-        if (const int code = work()) {
-            return code;
+        // How far it goes is not known: what it begins with is used at least.
+        if (is_pointer(type) && slots.back() != 0) {
+            work.uses.push_back(Use{slots.back(), 1, is_written(type)});
         }
     }
-    return OK;
-}
-
-int cuGraphDestroy(void *graph) {
-    delete static_cast<Graph *>(graph);
-    return OK;
-}
-
-int cuGraphExecDestroy(void *instance) {
-    delete static_cast<Graph *>(instance);
-    return OK;
-}
-
-using Instant = std::chrono::steady_clock::time_point;
-
-int cuEventCreate(void **event, unsigned) {
-    *event = new Instant;
-    return OK;
-}
-
-int cuEventRecord(void *event, void *) {
-    *static_cast<Instant *>(event) = std::chrono::steady_clock::now();
-    return OK;
-}
-
-int cuEventSynchronize(void *) {
-    return capturing ? refused("waiting") : int{OK};
-}
-
-int cuEventElapsedTime_v2(float *milliseconds, void *start, void *end) {
-    const auto passed = *static_cast<Instant *>(end) - *static_cast<Instant *>(start);
-    *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
-    return OK;
-}
-
-int cuEventDestroy_v2(void *event) {
-    delete static_cast<Instant *>(event);
-    return OK;
+    work.run = [=] { return launch(own, Dim3{x, y, z}, threads, slots); };
+    return push(stream, std::move(work));
 }
 }
