@@ -165,6 +165,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::collective::Hear;
     use crate::loader::Rank;
 
     /// One rank of two, of which the other one has the same gradients.
@@ -187,7 +188,7 @@ mod tests {
             unreachable!("gradients are only added")
         }
 
-        fn gather(&self, _: Vec<f32>, _: &[usize]) -> Result<Pending<Vec<Vec<f32>>>> {
+        fn gather(&self, _: Vec<Vec<f32>>) -> Result<Pending<Vec<Vec<f32>>>> {
             unreachable!("gradients are only added")
         }
 
@@ -196,6 +197,8 @@ mod tests {
         }
 
         fn leave(&self, _: &str) {}
+
+        fn on_loss(&self, _: Hear) {}
     }
 
     #[test]

@@ -68,7 +68,9 @@ fn sums_are_in_the_order_of_the_ranks_and_the_same_bits_everywhere() {
 fn broadcast_gather_and_exchange() {
     let done = ranks(3, Limits::default(), |all, rank| {
         let broadcast = all.broadcast(1, values(rank, 9)).unwrap();
-        let gathered = all.gather(values(rank, 2 * rank), &[0, 2, 4]).unwrap();
+        let mut of_ranks = vec![Vec::new(), vec![0.0; 2], vec![0.0; 4]];
+        of_ranks[rank] = values(rank, 2 * rank);
+        let gathered = all.gather(of_ranks).unwrap();
         let exchanged = all.exchange(format!("of {rank}").as_bytes()).unwrap();
         (broadcast.wait().unwrap(), gathered.wait().unwrap(), exchanged)
     });
@@ -79,7 +81,7 @@ fn broadcast_gather_and_exchange() {
     }
     let alone: &dyn Collective = &Alone;
     assert_eq!(alone.sum(vec![1.5]).unwrap().wait().unwrap(), [1.5]);
-    assert_eq!(alone.gather(vec![1.5], &[1]).unwrap().wait().unwrap(), [[1.5]]);
+    assert_eq!(alone.gather(vec![vec![1.5]]).unwrap().wait().unwrap(), [[1.5]]);
     assert_eq!(alone.exchange(b"x").unwrap(), [b"x"]);
 }
 
@@ -88,12 +90,19 @@ fn a_rank_that_goes_is_named_to_all_and_so_is_its_reason() {
     for (gone, reason) in [(2, None), (1, Some("no space left")), (0, None), (0, Some("no space left"))] {
         let done = ranks(3, Limits::default(), |all, rank| {
             all.exchange(&[]).unwrap();
+            let (told, heard) = std::sync::mpsc::channel();
+            let name = move |rank: usize, reason: &str| told.send(format!("rank {rank} was lost: {reason}")).unwrap();
             if rank == gone {
                 reason.inspect(|reason| all.leave(reason));
                 return None;
             }
+            all.on_loss(Box::new(name.clone()));
             let first = message(all.sum(vec![1.0]).and_then(|sum| sum.wait()));
             assert_eq!(message(all.exchange(&[])), first, "nothing more is started");
+            all.on_loss(Box::new(name));
+            for when in ["when it was lost", "when it had been"] {
+                assert_eq!(heard.recv().unwrap(), first, "{when}");
+            }
             Some(first)
         });
         let expected = match reason {

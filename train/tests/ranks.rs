@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sixpack_train::collective::launch::Meeting;
-use sixpack_train::collective::{Limits, Pending, Tcp};
+use sixpack_train::collective::{Hear, Limits, Pending, Tcp};
 use sixpack_train::loader::{Rank, Source};
 use sixpack_train::{Alone, Collective, Event, Params, Recipe, Result, Setup, Trainer};
 
@@ -213,8 +213,8 @@ impl Collective for Deaf<'_> {
         self.0.broadcast(from, bucket)
     }
 
-    fn gather(&self, mine: Vec<f32>, lengths: &[usize]) -> Result<Pending<Vec<Vec<f32>>>> {
-        self.0.gather(mine, lengths)
+    fn gather(&self, of_ranks: Vec<Vec<f32>>) -> Result<Pending<Vec<Vec<f32>>>> {
+        self.0.gather(of_ranks)
     }
 
     fn exchange(&self, value: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -223,6 +223,10 @@ impl Collective for Deaf<'_> {
 
     fn leave(&self, reason: &str) {
         self.0.leave(reason);
+    }
+
+    fn on_loss(&self, hear: Hear) {
+        self.0.on_loss(hear);
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::opened::{self, Opened};
 
-/// The libraries that a GPU needs.
-const NEEDED: [Needed; 3] = [
+/// The libraries of a GPU. Without the last two it computes all the same.
+const NEEDED: [Needed; 4] = [
     Needed { what: "the driver", files: &["libcuda.so.1"], wheels: &[] },
     Needed {
         what: "NVRTC",
@@ -18,6 +18,7 @@ const NEEDED: [Needed; 3] = [
         files: &["libcublasLt.so.13", "libcublasLt.so.12"],
         wheels: &["nvidia/cu13/lib", "nvidia/cublas/lib"],
     },
+    Needed { what: "NCCL", files: &["libnccl.so.2"], wheels: &["nvidia/nccl/lib"] },
 ];
 
 struct Needed {
@@ -42,7 +43,7 @@ pub struct Places {
 /// A library that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Library {
-    /// What it is: `the driver`, `NVRTC` or `cuBLASLt`.
+    /// What it is: `the driver`, `NVRTC`, `cuBLASLt` or `NCCL`.
     pub what: &'static str,
     /// Its file, or the name by which the system's loader has it.
     pub path: PathBuf,
@@ -112,8 +113,8 @@ impl Libraries {
 
     /// What is missing, in one line, if anything is.
     pub fn why_not(&self) -> Option<String> {
-        // Without cuBLASLt products are this project's own, and slower.
-        let needed = self.missing.iter().filter(|(what, _)| *what != "cuBLASLt");
+        // Without cuBLASLt products are this project's own, and slower; without NCCL gradients go by way of the host.
+        let needed = self.missing.iter().filter(|(what, _)| !["cuBLASLt", "NCCL"].contains(what));
         let missing: Vec<String> = needed.map(|(what, why)| format!("{what} ({why})")).collect();
         (!missing.is_empty()).then(|| format!("CUDA needs what is not found here: {}", missing.join(", ")))
     }
@@ -152,7 +153,9 @@ fn open(places: &Places, needed: &Needed) -> Result<(Library, Opened), String> {
     let named = needed.what == "NVRTC" && places.nvrtc.is_some();
     let newest = if needed.what == "the driver" || named { None } else { driver_major(places) };
     let candidates = places.candidates(needed).into_iter().filter(|path| {
-        let of = path.extension().and_then(|major| major.to_str()).and_then(|major| major.parse::<u32>().ok());
+        // NCCL's number is its own.
+        let numbered = path.extension().filter(|_| needed.what != "NCCL");
+        let of = numbered.and_then(|major| major.to_str()).and_then(|major| major.parse::<u32>().ok());
         newest.zip(of).is_none_or(|(newest, of)| of <= newest)
     });
     for path in candidates {

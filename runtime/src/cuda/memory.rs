@@ -84,6 +84,12 @@ impl Buffer {
         Self { memory: Arc::clone(&self.memory), kind: self.kind, range: start + range.start..start + range.end }
     }
 
+    /// Whether it has elements of another's.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let [a, b] = [&self.range, &other.range];
+        Arc::ptr_eq(&self.memory, &other.memory) && a.start < b.end && b.start < a.end
+    }
+
     /// Where it begins.
     pub(super) fn address(&self) -> u64 {
         self.memory.address + (self.range.start * self.kind.bytes()) as u64

@@ -51,6 +51,18 @@ impl Opened {
                 }
                 Ok(format!("{major}.{minor}"))
             }
+            "NCCL" => {
+                // SAFETY: `ncclResult_t ncclGetVersion(int *)`.
+                let ask: Symbol<'_, unsafe extern "C" fn(*mut c_int) -> c_int> =
+                    unsafe { self.0.get(b"ncclGetVersion\0") }.map_err(text)?;
+                let mut version = 0;
+                // SAFETY: a valid place to write to.
+                let code = unsafe { ask(&raw mut version) };
+                if code != 0 {
+                    return Err(format!("ncclGetVersion failed with code {code}"));
+                }
+                Ok(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
+            }
             _ => {
                 // SAFETY: `size_t cublasLtGetVersion(void)`.
                 let ask: Symbol<'_, unsafe extern "C" fn() -> usize> =

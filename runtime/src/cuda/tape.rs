@@ -90,6 +90,34 @@ impl Call {
     }
 }
 
+impl Call {
+    /// The gradients of weights that backward adds to.
+    fn gradients(&self) -> Vec<&Buffer> {
+        let all: Vec<Option<&Buffer>> = match self {
+            Self::Embed { table: w, .. }
+            | Self::Mix { weights: w, .. }
+            | Self::Linear { w, .. }
+            | Self::AddScaled { weights: w, .. }
+            | Self::Scale { weights: w, .. }
+            | Self::Nll { table: w, .. } => vec![w.gradient.as_ref()],
+            Self::HeadNormRope { gain, .. } => vec![gain.as_ref().and_then(|gain| gain.gradient.as_ref())],
+            Self::GatedSkip { weights, gates, .. } => {
+                vec![weights.1.as_ref(), gates.as_ref().and_then(|gates| gates.1.as_ref())]
+            }
+            Self::UpdateLane { keep, post, .. } => vec![keep.1.as_ref(), post.1.as_ref()],
+            Self::RmsNorm { .. }
+            | Self::Attention { .. }
+            | Self::ExcludeSelf { .. }
+            | Self::LeakyReluSquared { .. }
+            | Self::Average { .. }
+            | Self::Tail { .. }
+            | Self::Softcap { .. }
+            | Self::CrossEntropy { .. } => Vec::new(),
+        };
+        all.into_iter().flatten().collect()
+    }
+}
+
 /// Operations in the order they ran.
 #[derive(Debug)]
 pub(super) struct Tape {
@@ -182,7 +210,37 @@ impl Cuda {
     /// # Panics
     /// If there is no tape, or in a session.
     pub fn backward(&mut self, y: &Act, dy: Buffer, named: &[&Act]) -> Result<Vec<Option<Buffer>>> {
+        self.backward_told(y, dy, named, &[], &mut |_| Ok(()))
+    }
+
+    /// As [`Cuda::backward`]; `told` hears the number of each of these gradients of weights when nothing more will be added
+    /// to it by what is queued after that.
+    ///
+    /// # Errors
+    /// As [`Cuda::backward`]; those of `told`.
+    ///
+    /// # Panics
+    /// As [`Cuda::backward`].
+    pub fn backward_told(
+        &mut self,
+        y: &Act,
+        dy: Buffer,
+        named: &[&Act],
+        gradients_of_weights: &[Buffer],
+        told: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<Option<Buffer>>> {
         let mut calls = self.tape.take().expect("a tape was started").calls;
+        // A weight that several operations used is added to by the first of them last.
+        let first_use = |gradient: &Buffer| {
+            let uses = |call: &Call| call.gradients().into_iter().any(|part| part.overlaps(gradient));
+            calls.iter().position(uses)
+        };
+        let mut complete: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
+        for (number, gradient) in gradients_of_weights.iter().enumerate() {
+            complete.entry(first_use(gradient)).or_default().push(number);
+        }
+        let mut tell = |call| complete.remove(&call).unwrap_or_default().into_iter().try_for_each(&mut *told);
+        tell(None)?;
         assert!(!self.remembered.is_on(), "a session has no gradients");
         let mut gradients =
             Gradients { gpu: Arc::clone(&self.gpu), storage: self.storage, of: HashMap::from([(y.id, dy)]) };
@@ -192,13 +250,13 @@ impl Cuda {
         while let Some(mut call) = calls.pop() {
             again.remove(&call.result());
             // Of a result that nothing went on from there is nothing to say.
-            if named.iter().any(|act| act.id == call.result()) {
-                continue;
-            }
-            if let Some(dy) = gradients.of.remove(&call.result()) {
+            if !named.iter().any(|act| act.id == call.result())
+                && let Some(dy) = gradients.of.remove(&call.result())
+            {
                 self.bring_back(&mut call, &calls, &mut again)?;
                 self.through(&mut gradients, call, dy)?;
             }
+            tell(Some(calls.len()))?;
         }
         Ok(named.iter().map(|act| gradients.of.remove(&act.id)).collect())
     }

@@ -25,6 +25,8 @@ const SITE: Site = Site { layer: 0, role: Role::MlpUp };
 /// An interpreter under test, and numbers for it.
 struct Check {
     ops: Cuda,
+    /// Gradients of weights.
+    weights: Vec<Buffer>,
     storage: Kind,
     random: u64,
     sequences: usize,
@@ -35,7 +37,7 @@ struct Check {
 /// All of them, with what is kept in `storage`.
 pub(crate) fn all(open: impl Fn() -> Cuda, storage: Kind) {
     for (case, (sequences, len, heads)) in CASES.into_iter().enumerate() {
-        let mut check = Check { ops: open(), storage, random: case as u64, sequences, len, heads };
+        let mut check = Check { ops: open(), weights: Vec::new(), storage, random: case as u64, sequences, len, heads };
         check.rows().unwrap();
         check.residual().unwrap();
         check.products().unwrap();
@@ -109,6 +111,7 @@ impl Check {
         let gpu = self.ops.gpu();
         let gradient = gpu.zeros(Kind::F32, rows * cols).unwrap();
         let weight = Weight::new(gpu.floats(kind, &values).unwrap(), Some(gradient.clone()), [rows, cols]);
+        self.weights.push(gradient.clone());
         (values, weight, gradient)
     }
 
@@ -132,7 +135,16 @@ impl Check {
         let kind = y.buffer().kind();
         let dy = self.values(kind, y.buffer().len());
         let gradient = self.ops.gpu().floats(kind, &dy).unwrap();
-        let found = self.ops.backward(&y, gradient, ins).unwrap();
+        let gpu = self.ops.gpu().apart();
+        let mut complete = vec![None; self.weights.len()];
+        let mut told = |i: usize| {
+            assert!(complete[i].replace(gpu.read(&self.weights[i])?).is_none(), "told twice");
+            Ok(())
+        };
+        let found = self.ops.backward_told(&y, gradient, ins, &self.weights, &mut told).unwrap();
+        for (gradient, complete) in self.weights.iter().zip(complete) {
+            assert_eq!(Some(gpu.read(gradient).unwrap()), complete, "told too early, or not at all");
+        }
         let read = |b: Option<Buffer>| b.map_or_else(Vec::new, |b| self.ops.gpu().read(&b).unwrap());
         (dy, found.into_iter().map(read).collect())
     }

@@ -9,6 +9,7 @@ use sixpack_runtime::cuda::{Libraries, Places};
 const DRIVER: &str = "extern \"C\" int cuDriverGetVersion(int *v) { *v = 13010; return 0; }";
 const NVRTC: &str = "extern \"C\" int nvrtcVersion(int *a, int *b) { *a = 12; *b = 9; return 0; }";
 const CUBLASLT: &str = "extern \"C\" unsigned long cublasLtGetVersion() { return 130205; }";
+const NCCL: &str = "extern \"C\" int ncclGetVersion(int *v) { *v = 22703; return 0; }";
 const FAILING: &str = "extern \"C\" int nvrtcVersion(int *, int *) { return 7; }";
 
 fn build(text: &str, to: &Path) {
@@ -29,6 +30,8 @@ pub(crate) fn are_found_where_they_are() {
     build(NVRTC, &in_wheel);
     let cublas = packages.join("nvidia/cu13/lib/libcublasLt.so.13");
     build(CUBLASLT, &cublas);
+    let nccl = packages.join("nvidia/nccl/lib/libnccl.so.2");
+    build(NCCL, &nccl);
     let failing = named.join("somewhere/libnvrtc.so.13");
     build(FAILING, &failing);
 
@@ -39,13 +42,17 @@ pub(crate) fn are_found_where_they_are() {
     let places = Places { nvrtc: None, toolkits: vec![toolkit], packages: vec![packages] };
     let system: Vec<_> = Libraries::find(&Places::default()).found.iter().map(|l| l.what).collect();
     let found = Libraries::find(&places);
-    let expected =
-        [("the driver", "for CUDA 13.1", &driver), ("NVRTC", "12.9", &in_wheel), ("cuBLASLt", "13.2.5", &cublas)];
+    let expected = [
+        ("the driver", "for CUDA 13.1", &driver),
+        ("NVRTC", "12.9", &in_wheel),
+        ("cuBLASLt", "13.2.5", &cublas),
+        ("NCCL", "2.27.3", &nccl),
+    ];
     for (library, (what, version, path)) in found.found.iter().zip(expected) {
         let same = (library.what, library.version.as_str(), &library.path) == (what, version, path);
         assert!(same || system.contains(&what), "{library:?}");
     }
-    assert_eq!((found.found.len(), found.why_not()), (3, None));
+    assert_eq!((found.found.len(), found.why_not()), (4, None));
     // The one that is named is the one that is taken, also where it does not work.
     let found = Libraries::find(&Places { nvrtc: Some(named), ..places.clone() });
     let why = format!("NVRTC ({}: nvrtcVersion failed with code 7)", failing.display());

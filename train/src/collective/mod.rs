@@ -5,7 +5,7 @@
 //! sums of some gradients travel while others are still computed. Sums are taken in the order of the ranks, so every
 //! rank gets the same bits.
 //!
-//! [`Tcp`] has buckets in memory. Ranks on GPUs implement [`Collective`] of their own buckets, where waiting makes a stream
+//! [`Tcp`] has buckets in memory. Ranks on GPUs have buckets there ([`crate::cuda::Bucket`]), where waiting makes a stream
 //! wait and not the host, and keep a [`Tcp`] for what is small: to meet, to agree, to notice who was lost.
 
 pub mod launch;
@@ -40,11 +40,12 @@ pub trait Collective<Bucket = Vec<f32>>: fmt::Debug + Send + Sync {
     /// If a rank was lost.
     fn broadcast(&self, from: usize, bucket: Bucket) -> Result<Pending<Bucket>>;
 
-    /// Starts to give every rank's bucket to all, in the order of the ranks. `lengths` says how long each is.
+    /// Starts to give every rank's bucket to all: they are in the order of the ranks, and those of the others say only how
+    /// long they are.
     ///
     /// # Errors
     /// If a rank was lost.
-    fn gather(&self, mine: Bucket, lengths: &[usize]) -> Result<Pending<Vec<Bucket>>>;
+    fn gather(&self, of_ranks: Vec<Bucket>) -> Result<Pending<Vec<Bucket>>>;
 
     /// A few bytes of every rank, in the order of the ranks; returns when all have called it.
     ///
@@ -54,7 +55,14 @@ pub trait Collective<Bucket = Vec<f32>>: fmt::Debug + Send + Sync {
 
     /// Tells the others why this rank ends before the run is over, so that they need not find out.
     fn leave(&self, reason: &str);
+
+    /// Has `hear` told at once when a rank is lost, from another thread: which one, and why. Where nothing runs that must
+    /// be ended then, the next operation says it too.
+    fn on_loss(&self, hear: Hear);
 }
+
+/// Hears which rank was lost, and why.
+pub type Hear = Box<dyn FnOnce(usize, &str) + Send>;
 
 /// Something that was started.
 pub struct Pending<T = Vec<f32>>(Box<dyn FnOnce() -> Result<T> + Send>);
@@ -97,8 +105,8 @@ impl<Bucket: Send + 'static> Collective<Bucket> for Alone {
         Ok(Pending::new(|| Ok(bucket)))
     }
 
-    fn gather(&self, mine: Bucket, _: &[usize]) -> Result<Pending<Vec<Bucket>>> {
-        Ok(Pending::new(|| Ok(vec![mine])))
+    fn gather(&self, of_ranks: Vec<Bucket>) -> Result<Pending<Vec<Bucket>>> {
+        Ok(Pending::new(|| Ok(of_ranks)))
     }
 
     fn exchange(&self, value: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -106,13 +114,18 @@ impl<Bucket: Send + 'static> Collective<Bucket> for Alone {
     }
 
     fn leave(&self, _: &str) {}
+
+    fn on_loss(&self, _: Hear) {}
 }
 
 /// A value of every rank, in the order of the ranks.
 ///
 /// # Errors
 /// If a rank was lost, or sent something else.
-pub(crate) fn exchange<T: Serialize + DeserializeOwned>(all: &dyn Collective, mine: &T) -> Result<Vec<T>> {
+pub(crate) fn exchange<T: Serialize + DeserializeOwned, Bucket>(
+    all: &dyn Collective<Bucket>,
+    mine: &T,
+) -> Result<Vec<T>> {
     let mine = serde_json::to_vec(mine).expect("plain values serialise");
     let values = all.exchange(&mine)?.into_iter().enumerate();
     let read = |(rank, value): (usize, Vec<u8>)| serde_json::from_slice(&value).map_err(|e| tcp::nonsense(rank, e));

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::launch::Meeting;
-use super::{Collective, Pending};
+use super::{Collective, Hear, Pending};
 use crate::loader::Rank;
 use crate::{Error, Result};
 use frame::{Frame, Kind, from_bytes, split, to_bytes};
@@ -146,9 +146,9 @@ impl Collective for Tcp {
         }))
     }
 
-    fn gather(&self, mine: Vec<f32>, lengths: &[usize]) -> Result<Pending<Vec<Vec<f32>>>> {
-        let lengths = lengths.to_vec();
-        let all = self.start(Kind::Gather, to_bytes(&mine))?;
+    fn gather(&self, of_ranks: Vec<Vec<f32>>) -> Result<Pending<Vec<Vec<f32>>>> {
+        let lengths: Vec<usize> = of_ranks.iter().map(Vec::len).collect();
+        let all = self.start(Kind::Gather, to_bytes(&of_ranks[self.rank.rank]))?;
         Ok(Pending::new(move || {
             let all = all.wait()?;
             let parts = split(&all).ok_or_else(|| nonsense(0, "no list of parts"))?;
@@ -165,6 +165,10 @@ impl Collective for Tcp {
 
     fn leave(&self, reason: &str) {
         self.send(Frame::text(Kind::Leave, 0, reason));
+    }
+
+    fn on_loss(&self, hear: Hear) {
+        self.waiting.on_loss(hear);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The operations of this rank that have no result yet.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::collective::Hear;
 use crate::{Error, Result};
 
 /// A result, or the rank that was lost and why.
@@ -13,12 +15,20 @@ pub(super) type Answer = Result<Arc<Vec<u8>>, (usize, String)>;
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// Operations started.
     started: u64,
     lost: Option<(usize, String)>,
     open: BTreeMap<u64, Sender<Answer>>,
+    /// Who is to hear of a loss.
+    hear: Vec<Hear>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("started", &self.started).field("lost", &self.lost).finish_non_exhaustive()
+    }
 }
 
 impl Waiting {
@@ -50,6 +60,21 @@ impl Waiting {
         let lost = state.lost.get_or_insert_with(|| (rank, reason.to_owned())).clone();
         for answer in std::mem::take(&mut state.open).into_values() {
             let _ = answer.send(Err(lost.clone()));
+        }
+        let hear = std::mem::take(&mut state.hear);
+        drop(state);
+        hear.into_iter().for_each(|hear| hear(lost.0, &lost.1));
+    }
+
+    /// Has `hear` told of a loss: at once if there was one.
+    pub(super) fn on_loss(&self, hear: Hear) {
+        let mut state = self.state();
+        match state.lost.clone() {
+            None => state.hear.push(hear),
+            Some((rank, reason)) => {
+                drop(state);
+                hear(rank, &reason);
+            }
         }
     }
 
