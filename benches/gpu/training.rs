@@ -8,7 +8,7 @@ use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Artifact, ModelConfig};
 use sixpack_runtime::count::training_flops;
 use sixpack_runtime::cuda::{Gpu, Kind, Settings};
-use sixpack_train::cuda::{Learner, Rules};
+use sixpack_train::cuda::{self, Learner, Rules};
 use sixpack_train::optim::{self, AdamW, Groups, Matrix, Muon, Now};
 use sixpack_train::{CpuEngine, Optimizer, Sequences, init};
 
@@ -156,8 +156,14 @@ pub(crate) fn speed(bench: &Bench) -> Result<Value, String> {
             "teraflops": flops / 1e12, "mfu": used / 100.0, "optimizer_ms": 1e3 * update }));
     }
     let memory = learner.gpu().taken().map_err(driver)?.saturating_sub(before);
-    println!("  memory: {:.2} GB for {tokens} tokens at once", memory as f64 / 1e9);
-    Ok(json!({ "tokens_per_step": tokens, "speeds": found, "memory_bytes": memory }))
+    let recompute = bench.gpu.settings().recompute;
+    let expected = cuda::memory::steps(&config, groups(), rules, sequences, recompute).map_err(text)?;
+    println!(
+        "  memory: {:.2} GB for {tokens} tokens at once; expected {:.2} GB without code and workspace",
+        memory as f64 / 1e9,
+        expected as f64 / 1e9
+    );
+    Ok(json!({ "tokens_per_step": tokens, "speeds": found, "memory_bytes": memory, "expected_bytes": expected }))
 }
 
 /// A step of a small model, without recording and with each buffer an allocation of its own: for a tool that watches.

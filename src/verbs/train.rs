@@ -238,10 +238,12 @@ impl Log {
 
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Start { parameters, step, threads, gpu, ranks, .. } => {
+            Event::Start { parameters, step, threads, gpu, gpu_bytes, ranks, .. } => {
                 let from = if *step > 0 { format!(" from step {step}") } else { String::new() };
                 let on = if *ranks > 1 { format!("{ranks} processes of ") } else { String::new() };
-                let machine = gpu.clone().unwrap_or_else(|| format!("{threads} threads"));
+                let memory = |bytes: u64| format!(", {:.2} GB of its memory", bytes as f64 / 1e9);
+                let memory = gpu_bytes.map(memory).unwrap_or_default();
+                let machine = gpu.as_ref().map_or_else(|| format!("{threads} threads"), |gpu| format!("{gpu}{memory}"));
                 self.line(&format!("training {} parameters on {on}{machine}{from}", thousands(*parameters)));
             }
             Event::Step(progress) => {

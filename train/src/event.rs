@@ -21,6 +21,8 @@ pub enum Event {
         threads: usize,
         /// Name of the GPU that trains, if one does.
         gpu: Option<String>,
+        /// Bytes of its memory that steps take, as [`memory`](crate::cuda::memory) finds them.
+        gpu_bytes: Option<u64>,
         /// Processes at work.
         ranks: usize,
     },

@@ -13,7 +13,7 @@ use sixpack_formats::estimate::{self, Sizes};
 use sixpack_formats::tokenizer::ByteTables;
 use sixpack_runtime::cuda::{Gpu, Kind};
 
-use crate::cuda::{Learner, Outcome, Rules};
+use crate::cuda::{self, Learner, Outcome, Rules};
 use crate::engine::{CpuEngine, Sequences};
 use crate::event::{self, Event};
 use crate::loader::Loader;
@@ -35,6 +35,8 @@ pub struct Trainer<'a> {
     engine: CpuEngine,
     /// Where a GPU trains; what it changes is in `state` after [`Trainer::settle`] only.
     learner: Option<Learner>,
+    /// What its steps take of the GPU's memory.
+    gpu_bytes: Option<u64>,
     state: State<'a>,
     /// What was estimated and what was measured when a size was last measured.
     sized: Option<[Sizes; 2]>,
@@ -113,10 +115,11 @@ impl<'a> Trainer<'a> {
         check_world(&recipe, rank.world)?;
         same_run(setup.all, &recipe, &sources, resumes)?;
         let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, rank)?;
+        let gpu_bytes = setup.gpu.map(|gpu| cuda::memory::room(gpu, &recipe, rank.world)).transpose()?;
         let state = state(&recipe, &setup, &engine, loader)?;
         let saved = resumes.then_some(state.step);
         let learner = setup.gpu.map(|gpu| learner(gpu, &recipe, &state)).transpose()?;
-        Ok(Self { recipe, setup, engine, learner, state, sized: None, saved })
+        Ok(Self { recipe, setup, engine, learner, gpu_bytes, state, sized: None, saved })
     }
 
     /// Steps taken.
@@ -161,6 +164,7 @@ impl<'a> Trainer<'a> {
                 step: self.state.step,
                 threads: self.setup.threads,
                 gpu: self.setup.gpu.map(|gpu| gpu.facts().name.clone()),
+                gpu_bytes: self.gpu_bytes,
                 ranks: all.rank().world,
             });
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use cudarc::driver::result::{self, ctx, device, event, graph, module, primary_ctx, stream};
 use cudarc::driver::sys;
 
+use super::imagined::{Imagined, Nothing};
 use super::libraries::{self, Places};
 use crate::{Error, Result};
 
@@ -25,6 +26,8 @@ pub(super) struct Driver {
     recording: AtomicBool,
     /// As in [`Stalls`].
     stalls: [AtomicU64; 3],
+    /// The memory of a device that is not there: then no call of the driver's is made.
+    imagined: Option<Imagined>,
 }
 
 /// How often the host did what holds up a GPU, or may: none of it belongs into a step.
@@ -79,7 +82,7 @@ unsafe impl Sync for Function {}
 
 /// Work that was written down once, to be queued again at once.
 #[derive(Debug)]
-pub(super) struct Graph(sys::CUgraphExec);
+pub(super) struct Graph(pub(super) sys::CUgraphExec);
 
 /// Opens the driver's library; the first time decides for as long as the program runs.
 fn start() -> Result<&'static str> {
@@ -131,7 +134,31 @@ impl Driver {
         // SAFETY: a context that was just retained.
         unsafe { ctx::set_current(context) }.map_err(failed)?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
-        Ok(Self { context, stream, facts, recording: AtomicBool::new(false), stalls: Default::default() })
+        Ok(Self {
+            context,
+            stream,
+            facts,
+            recording: AtomicBool::new(false),
+            stalls: Default::default(),
+            imagined: None,
+        })
+    }
+
+    /// A device that is not there.
+    pub(super) fn imagined() -> Self {
+        Self {
+            context: std::ptr::null_mut(),
+            stream: std::ptr::null_mut(),
+            facts: Imagined::facts(),
+            recording: AtomicBool::new(false),
+            stalls: Default::default(),
+            imagined: Some(Imagined::default()),
+        }
+    }
+
+    /// Whether it is not there.
+    pub(super) fn is_imagined(&self) -> bool {
+        self.imagined.is_some()
     }
 
     /// Makes the device that of this thread.
@@ -186,27 +213,43 @@ impl Driver {
         }
     }
 
-    /// Makes the device that of this thread, and does something with it.
-    pub(super) fn with<T>(&self, what: &str, f: impl FnOnce() -> Result<T, result::DriverError>) -> Result<T> {
+    /// Makes the device that of this thread, and does something with it; nothing with one that is not there.
+    pub(super) fn with<T: Nothing>(&self, what: &str, f: impl FnOnce() -> Result<T, result::DriverError>) -> Result<T> {
+        if self.is_imagined() {
+            return Ok(T::nothing());
+        }
         // SAFETY: the context is kept for as long as the program runs.
         unsafe { ctx::set_current(self.context) }.and_then(|()| f()).map_err(|e| self.failed(what, e))
     }
 
-    /// Bytes of memory that are taken.
+    /// Bytes of memory that are taken; of a device that is not there the most that were.
     pub(super) fn taken(&self) -> Result<usize> {
-        self.with("asking for memory", || result::mem_get_info().map(|(free, total)| total - free))
+        if let Some(imagined) = &self.imagined {
+            return Ok(imagined.most());
+        }
+        let mut taken = 0;
+        self.with("asking for memory", || result::mem_get_info().map(|(free, total)| taken = total - free))?;
+        Ok(taken)
     }
 
     /// Memory with anything in it.
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
         self.count_allocation();
+        if let Some(imagined) = &self.imagined {
+            return Ok(imagined.take(bytes));
+        }
+        let mut address = 0;
         // SAFETY: nothing is read before it was written, which the interpreter sees to.
-        self.with("allocating memory", || unsafe { result::malloc_sync(bytes) })
+        self.with("allocating memory", || unsafe { result::malloc_sync(bytes) }.map(|at| address = at))?;
+        Ok(address)
     }
 
     /// Gives memory back. The driver waits for what still uses it.
     pub(super) fn free(&self, address: u64) {
         self.count_allocation();
+        if let Some(imagined) = &self.imagined {
+            return imagined.give_back(address);
+        }
         // SAFETY: it came from `allocate`, and its one owner ends. There is nothing to do about a failure.
         let _ = self.with("freeing memory", || unsafe { result::free_sync(address) });
     }
@@ -350,6 +393,9 @@ impl Drop for Driver {
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        if self.0.is_null() {
+            return;
+        }
         // SAFETY: it is not used after this. There is nothing to do about a failure.
         let _ = unsafe { graph::exec_destroy(self.0) };
     }

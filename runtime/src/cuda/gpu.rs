@@ -42,7 +42,8 @@ impl Default for Settings {
 pub struct Gpu {
     driver: Arc<Driver>,
     pool: Arc<Pool>,
-    compiler: Compiler,
+    /// None of a GPU that is not there.
+    compiler: Option<Compiler>,
     /// None where the library is missing.
     blas: Option<Arc<Blas>>,
     functions: Arc<Mutex<HashMap<&'static str, Function>>>,
@@ -109,12 +110,21 @@ impl Gpu {
         Ok(Arc::new(Self {
             driver,
             pool,
-            compiler: Compiler::open()?,
+            compiler: Some(Compiler::open()?),
             blas,
             functions: Arc::default(),
             half: OnceLock::new(),
             settings,
         }))
+    }
+
+    /// A GPU that is not there: whatever is asked of it is left out, and what is read is zeros. It tells what the same would
+    /// [take](Gpu::taken) on one that is, without the driver's own, its kernels', and the libraries' memory.
+    pub fn imagined(settings: Settings) -> Arc<Self> {
+        let driver = Arc::new(Driver::imagined());
+        let pool = Pool::new(Arc::clone(&driver), settings.reuse);
+        let (functions, half) = (Arc::default(), OnceLock::new());
+        Arc::new(Self { driver, pool, compiler: None, blas: None, functions, half, settings })
     }
 
     /// The same GPU with memory of its own: what a [recorded](Gpu::record) step uses is not given to others.
@@ -135,7 +145,7 @@ impl Gpu {
         self.driver.facts()
     }
 
-    /// Bytes of its memory that are taken, by this program and others.
+    /// Bytes of its memory that are taken, by this program and others; of an [imagined](Gpu::imagined) one the most that were.
     ///
     /// # Errors
     /// What the driver says.
@@ -387,7 +397,7 @@ impl Gpu {
         let signature = signature::of(kernel).unwrap_or_else(|| panic!("there is no kernel {kernel}"));
         let fits = signature.takes.len() == args.len() && signature.takes.iter().zip(args).all(|(t, a)| fits(*t, a));
         assert!(fits, "{kernel} takes {:?}, found {args:?}", signature.takes);
-        if blocks.contains(&0) {
+        if blocks.contains(&0) || self.driver.is_imagined() {
             return Ok(());
         }
         let name =
@@ -405,7 +415,8 @@ impl Gpu {
             return Ok(*function);
         }
         let architecture = self.facts().architecture();
-        let compiled = kept::compiled(&self.compiler, source, &architecture)?;
+        let compiler = self.compiler.as_ref().expect("a GPU that is there");
+        let compiled = kept::compiled(compiler, source, &architecture)?;
         let loaded = self.driver.load(&compiled.code, &compiled.names)?;
         let mut functions = self.lock();
         functions.extend(source.kernels.iter().copied().zip(loaded));

@@ -9,6 +9,7 @@ mod blas;
 pub mod compile;
 mod driver;
 mod gpu;
+mod imagined;
 mod interpreter;
 mod kept;
 mod kernels;

@@ -192,11 +192,16 @@ impl Drop for Event {
 impl Pinned {
     pub(super) fn new(driver: &Arc<Driver>, len: usize) -> Result<Self> {
         driver.count_allocation();
-        // SAFETY: nothing is read before it was written, see below.
-        let at = driver.with("pinning memory", || unsafe { result::malloc_host(len.max(1) * size_of::<u32>(), 0) })?;
+        let at: *mut u32 = match driver.is_imagined() {
+            true => Box::into_raw(vec![0_u32; len].into_boxed_slice()).cast(),
+            // SAFETY: nothing is read before it was written, see below.
+            false => driver
+                .with("pinning memory", || unsafe { result::malloc_host(len.max(1) * size_of::<u32>(), 0) })?
+                .cast(),
+        };
         // SAFETY: as many words were just allocated.
-        unsafe { at.cast::<u32>().write_bytes(0, len) };
-        Ok(Self { at: at.cast(), len, done: Event::new(driver)?, copying: false })
+        unsafe { at.write_bytes(0, len) };
+        Ok(Self { at, len, done: Event::new(driver)?, copying: false })
     }
 
     /// Words.
@@ -278,6 +283,11 @@ impl Drop for Pinned {
         // Where the driver is lost no copy is under way any more.
         let _ = self.words();
         let driver = &self.done.driver;
+        if driver.is_imagined() {
+            // SAFETY: it came from a box of as many words, see `new`.
+            drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(self.at, self.len)) });
+            return;
+        }
         // SAFETY: it came from the driver, and its one owner ends. There is nothing to do about a failure.
         let _ = driver.with("freeing memory", || unsafe { result::free_host(self.at.cast()) });
     }

@@ -3,10 +3,11 @@
 //! All tensors lie in one piece of memory, in an order ([`layout`]) that makes one kernel of what is done to many: the
 //! matrices of one shape are a stack that Newton–Schulz goes through at once, and each group of AdamW's is one range.
 //! [`Learner`] runs batches forward and backward ([`learner`]) and updates ([`update`]); from the third time on both are
-//! recorded work that is queued at once.
+//! recorded work that is queued at once. [`memory`] tells before what a run takes.
 
 mod layout;
 mod learner;
+pub mod memory;
 mod update;
 
 pub use learner::{Learner, Outcome, Rules};

@@ -90,7 +90,7 @@ impl Optimizer {
         let owners = owners(&self.table, &self.groups.matrix, me.world);
         let mut parts = Parts::new(me);
         for (id, &owner) in &owners {
-            self.states[id].buffers().into_iter().for_each(|(_, buffer)| parts.add(owner, buffer));
+            self.states[id].buffers().for_each(|(_, buffer)| parts.add(owner, buffer));
         }
         let gathered = all.gather(parts.whole())?.wait()?;
         let mut rest: Vec<&[f32]> = gathered.iter().map(Vec::as_slice).collect();

@@ -18,6 +18,7 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("gradients_are_those_of_the_cpu", gradients),
     ("what_is_computed_again_is_the_same", again),
     ("optimizers_step_as_on_the_cpu", optimizers),
+    ("memory_is_what_was_expected", memory),
     ("a_recorded_run_is_that_of_the_cpu", run),
     ("batches_in_bf16_give_nearly_the_same", bf16),
     ("a_stop_while_warming_up_leaves_no_trace", stopped_while_warming_up),
@@ -62,14 +63,15 @@ fn worst(found: &Params, expected: &Params) -> (f64, String) {
     worst.expect("a model has tensors")
 }
 
+const RECIPE: &str = r#"
+name = "test"
+model = { preset = "small", vocab_size = 64, num_layers = 3, model_dim = 32, num_heads = 2, num_kv_heads = 1, rope_dims = 8, train_seq_len = 16, eval_seq_len = 16, xsa_last_n = 3, ve_layers = [2], ve_dim = 8, recur_layers = [1] }
+batch = { tokens_per_step = 64, micro_batch = 2 }
+budget = { steps = 10 }
+"#;
+
 /// A model of 25 thousand parameters with all that a model may have but lanes.
 fn small() -> Model {
-    const RECIPE: &str = r#"
-        name = "test"
-        model = { preset = "small", vocab_size = 64, num_layers = 3, model_dim = 32, num_heads = 2, num_kv_heads = 1, rope_dims = 8, train_seq_len = 16, eval_seq_len = 16, xsa_last_n = 3, ve_layers = [2], ve_dim = 8, recur_layers = [1] }
-        batch = { tokens_per_step = 64, micro_batch = 2 }
-        budget = { steps = 10 }
-    "#;
     let config = Recipe::parse(RECIPE, &[] as &[&str]).unwrap().model;
     let weights = init(&config, 7);
     params::into_model(&config, weights, None).unwrap()
@@ -106,6 +108,34 @@ fn gradients() {
             assert!((average - loss).abs() < 1e-5, "{case}: {average} of the average, {loss}");
         }
     }
+}
+
+/// Also with a last micro-batch that is smaller than the others.
+fn memory() {
+    let recipe =
+        |sequences: usize| Recipe::parse(RECIPE, &[format!("batch.tokens_per_step={}", 16 * sequences)]).unwrap();
+    for (sequences, recompute) in [(4, Recompute::NONE), (4, Recompute::ALL), (5, Recompute::NONE)] {
+        let recipe = recipe(sequences);
+        let expected = sixpack_train::cuda::memory::recipe(&recipe, 1, recompute).unwrap();
+        let gpu = Gpu::open(0, Settings { library: false, recompute, ..Settings::default() }).unwrap();
+        let before = gpu.taken().unwrap();
+        let weights = init(&recipe.model, 7);
+        let rules = Rules { micro_batch: recipe.batch.micro_batch, ..RULES };
+        let groups = recipe.optimizer.groups();
+        let mut learner = Learner::new(&gpu, Kind::Bf16, &recipe.model, groups, rules, [&weights, &weights]).unwrap();
+        let ids: Vec<u32> = (0..sequences * 17).map(|i| (i % 64) as u32).collect();
+        for step in 0..6 {
+            learner.step(&Sequences::from_windows(&ids, 16), step >= 3, Now::default()).unwrap();
+        }
+        let found = (gpu.taken().unwrap() - before) as u64;
+        assert!(
+            found.abs_diff(expected) <= 64,
+            "{found} bytes, expected {expected}, {sequences} sequences, {recompute}"
+        );
+    }
+    let [kept, again] = [Recompute::NONE, Recompute::ALL]
+        .map(|recompute| sixpack_train::cuda::memory::recipe(&recipe(4), 1, recompute).unwrap());
+    assert!(again < kept, "{again} bytes where results are computed again, {kept}");
 }
 
 fn again() {
@@ -222,12 +252,12 @@ fn run() {
 /// Warm-up takes real steps on the GPU, and takes them back.
 fn stopped_while_warming_up() {
     const RECIPE: &str = r#"
-        name = "test"
-        model = { preset = "small", vocab_size = 64, num_layers = 1, model_dim = 16, num_heads = 2, num_kv_heads = 1, rope_dims = 8, train_seq_len = 8, eval_seq_len = 8, xsa_last_n = 1, ve_layers = [], recur_layers = [] }
-        batch = { tokens_per_step = 16, micro_batch = 2 }
-        budget = { steps = 10 }
-        run = { warmup_steps = 1000000 }
-    "#;
+    name = "test"
+    model = { preset = "small", vocab_size = 64, num_layers = 1, model_dim = 16, num_heads = 2, num_kv_heads = 1, rope_dims = 8, train_seq_len = 8, eval_seq_len = 8, xsa_last_n = 1, ve_layers = [], recur_layers = [] }
+    batch = { tokens_per_step = 16, micro_batch = 2 }
+    budget = { steps = 10 }
+    run = { warmup_steps = 1000000 }
+"#;
     let recipe = Recipe::parse(RECIPE, &[] as &[&str]).unwrap();
     let start = init(&recipe.model, recipe.seed);
     let tokens: Vec<u16> = (0..900).map(|i| i % 64).collect();
