@@ -83,6 +83,12 @@ pub const SOURCES: &[Source] = sources! {
         "normuon_rows<float>", "normuon_rows<bf16>", "normuon_columns<float>", "normuon_columns<bf16>",
         "normuon_factors",
     ],
+    "project_heads": [
+        "project_heads<float, 0>", "project_heads<float, 2>", "project_heads<float, 4>",
+        "project_heads<bf16, 0>", "project_heads<bf16, 2>", "project_heads<bf16, 4>",
+        "project_heads_backward<float, 0>", "project_heads_backward<float, 2>", "project_heads_backward<float, 4>",
+        "project_heads_backward<bf16, 0>", "project_heads_backward<bf16, 2>", "project_heads_backward<bf16, 4>",
+    ],
     "rms_norm": by_packs ["rms_norm", "rms_norm_backward"], [],
     "scale": [
         "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
@@ -103,6 +109,8 @@ macro_rules! headers {
 pub const HEADERS: &[(&str, &str)] = headers! {
     "attention.cuh",
     "attention_mma.cuh",
+    "head_norm_rope.cuh",
+    "neighbours.cuh",
     "packs.cuh",
     "placed.cuh",
     "rms_norm.cuh",

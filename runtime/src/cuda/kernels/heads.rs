@@ -18,7 +18,7 @@ pub(in super::super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Elements of the table that are read.
-    fn angles(&self) -> usize {
+    pub(super) fn angles(&self) -> usize {
         (self.start + self.len) * 2 * self.half
     }
 }
