@@ -1,5 +1,6 @@
 //! Queries, keys and values from their one product.
 
+use super::heads::lanes;
 use super::{Arg, Buffer, Gpu, Kind, THREADS, Turn, maybe};
 use crate::{Heads, Result};
 
@@ -37,15 +38,6 @@ impl Projected<'_> {
         self.heads.query + 2 * self.heads.kv
     }
 
-    /// Channels that a lane has side by side, where all memory begins where so many can be read at once; or 0.
-    fn lanes(&self, others: &[&Buffer]) -> usize {
-        let Self { heads: Heads { dim, .. }, turn, product, value_embedding, .. } = self;
-        let all = others.iter().copied().chain([*product]).chain(value_embedding.map(|(_, ve)| ve));
-        let aligned = all.fold(0, |bits, buffer| bits | buffer.address()).is_multiple_of(16);
-        let fits = |&lanes: &usize| aligned && *dim == 32 * lanes && turn.half.is_multiple_of(lanes);
-        [2, 4].into_iter().find(fits).unwrap_or(0)
-    }
-
     fn ins(&self) -> [Arg<'_>; 8] {
         let Self { heads: Heads { query, kv, dim }, turn, .. } = *self;
         let ve = self.value_embedding;
@@ -78,18 +70,21 @@ fn written(buffer: Option<&Buffer>, len: usize) -> Arg<'_> {
 }
 
 impl Gpu {
-    /// Blocks, and the groups of heads that warps have, of which there are as many of each.
-    fn projecting(&self, of: &Projected<'_>, lanes: usize) -> [usize; 2] {
-        let groups = of.all().div_ceil(8_usize.checked_div(lanes).unwrap_or(1));
-        [self.blocks(of.rows * groups, 8)[0].next_multiple_of(groups), groups]
+    /// Lanes of a head, blocks, and the groups of heads that warps have, of which there are as many of each.
+    fn projecting(&self, of: &Projected<'_>, args: &[Arg<'_>]) -> [usize; 3] {
+        let kind = of.product.kind();
+        // What turns is whole packs.
+        let whole = of.turn.half.is_multiple_of(16 / kind.bytes());
+        let lanes = if whole { lanes(kind, of.heads.dim, args) } else { 0 };
+        let groups = of.all().div_ceil(32_usize.checked_div(lanes).unwrap_or(1));
+        [lanes, self.blocks(of.rows * groups, 8)[0].next_multiple_of(groups), groups]
     }
 
     pub(in super::super) fn project_heads(&self, of: Projected<'_>, qkv: [&Buffer; 3]) -> Result<()> {
-        let lanes = of.lanes(&qkv);
         let outs: Vec<Arg<'_>> = qkv.into_iter().zip(of.extents()).map(|(to, n)| Arg::Out(to, n)).collect();
-        let [blocks, _] = self.projecting(&of, lanes);
-        let kernel = format!("project_heads<{}, {lanes}>", of.product.kind());
-        self.start(&kernel, [blocks, 1, 1], THREADS, &[&of.ins()[..], &outs, &of.sizes()].concat())
+        let args = [&of.ins()[..], &outs, &of.sizes()].concat();
+        let [lanes, blocks, _] = self.projecting(&of, &args);
+        self.start(&format!("project_heads<{}, {lanes}>", of.product.kind()), [blocks, 1, 1], THREADS, &args)
     }
 
     pub(in super::super) fn project_heads_backward(
@@ -98,23 +93,22 @@ impl Gpu {
         from: Projections<'_>,
         dproduct: &Buffer,
     ) -> Result<()> {
-        let gradients = from.of.into_iter().chain(from.second).chain(from.value_embedding).chain([dproduct]);
-        let lanes = of.lanes(&gradients.collect::<Vec<_>>());
-        let [blocks, groups] = self.projecting(&of, lanes);
-        let (warps, query, extents) = (8 * blocks, of.heads.query, of.extents());
-        let room = |wanted: Option<&Buffer>, len: usize| wanted.map(|_| self.empty(Kind::F32, len)).transpose();
-        let gains = room(from.gain, warps / groups * query)?;
-        let factors = room(from.factor, warps)?;
+        let (query, extents) = (of.heads.query, of.extents());
+        let own = of.ins();
         let ins: Vec<Arg<'_>> = from.of.into_iter().zip(extents).map(|(g, n)| Arg::In(g, n)).collect();
         let outs = [
             maybe(from.second, extents[2]),
             Arg::Out(dproduct, of.rows * of.all() * of.heads.dim),
             written(from.value_embedding, extents[2]),
-            written(gains.as_ref(), warps / groups * query),
-            written(factors.as_ref(), warps),
         ];
-        let kernel = format!("project_heads_backward<{}, {lanes}>", of.product.kind());
-        self.start(&kernel, [blocks, 1, 1], THREADS, &[&of.ins()[..], &ins, &outs, &of.sizes()].concat())?;
+        let [lanes, blocks, groups] = self.projecting(&of, &[&own[..], &ins, &outs].concat());
+        let warps = 8 * blocks;
+        let room = |wanted: Option<&Buffer>, len: usize| wanted.map(|_| self.empty(Kind::F32, len)).transpose();
+        let gains = room(from.gain, warps / groups * query)?;
+        let factors = room(from.factor, warps)?;
+        let parts = [written(gains.as_ref(), warps / groups * query), written(factors.as_ref(), warps)];
+        let args = [&own[..], &ins, &outs, &parts, &of.sizes()].concat();
+        self.start(&format!("project_heads_backward<{}, {lanes}>", of.product.kind()), [blocks, 1, 1], THREADS, &args)?;
         if let (Some(parts), Some(gain)) = (&gains, from.gain) {
             self.add_parts(parts, gain, [warps / groups, query])?;
         }
