@@ -4,5 +4,7 @@
 pub(crate) mod documents;
 #[path = "../../runtime/tests/cuda/gradients.rs"]
 pub(crate) mod gradients;
+#[path = "../../runtime/tests/cuda/heads.rs"]
+pub(crate) mod heads;
 #[path = "../../runtime/tests/cuda/suite.rs"]
 pub(crate) mod suite;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use sixpack_formats::{ModelConfig, Part, TensorId};
 
 use crate::ops::{Batch, Heads, Ops, Role, Rope, Site};
+use crate::projection::Projection;
 use crate::weights::Weights;
 
 /// How one forward pass runs.
@@ -261,26 +262,13 @@ impl<'a, O: Ops> Run<'a, '_, O> {
     fn attend(&mut self, a: &O::Act, ve: Option<&O::Act>) -> Result<O::Act, O::Error> {
         let block = self.block;
         let heads = block.heads();
-        let k = self.linear(Role::Key, Part::Key, a)?;
-        let k = self.ops.head_norm_rope(&k, heads.kv, self.block.rope, None)?;
-        let mut v = self.linear(Role::Value, Part::Value, a)?;
-        if let (Some(ve), Some(scale)) = (ve, block.value_scale()) {
-            v = self.ops.add_scaled(&v, &block.weights[scale], ve)?;
-        }
-        let q = self.query(a, heads)?;
+        let [q, k, v] = self.ops.project_heads(a, &Projection::of(block, ve))?;
         let mut y = self.ops.attention(self.block.virtual_layer, heads, &q, &k, &v)?;
         if block.config.has_xsa(self.block.layer) {
             let v = self.narrow(v)?;
             y = self.ops.exclude_self(heads, &y, &v)?;
         }
-        self.linear(Role::AttnOut, Part::AttnOut, &y)
-    }
-
-    /// Queries of the wanted positions.
-    fn query(&mut self, a: &O::Act, heads: Heads) -> Result<O::Act, O::Error> {
-        let narrowed = self.block.last.map(|n| self.ops.tail(a, n)).transpose()?;
-        let q = self.linear(Role::Query, Part::Query, narrowed.as_ref().unwrap_or(a))?;
-        self.ops.head_norm_rope(&q, heads.query, self.block.rope, Some(self.part(Part::QueryGain)))
+        self.ops.linear(Site { layer: block.layer, role: Role::AttnOut }, self.part(Part::AttnOut), &y)
     }
 
     fn narrow(&mut self, x: O::Act) -> Result<O::Act, O::Error> {
@@ -288,10 +276,6 @@ impl<'a, O: Ops> Run<'a, '_, O> {
             Some(n) => self.ops.tail(&x, n),
             None => Ok(x),
         }
-    }
-
-    fn linear(&mut self, role: Role, part: Part, x: &O::Act) -> Result<O::Act, O::Error> {
-        self.ops.linear(Site { layer: self.block.layer, role }, self.part(part), x)
     }
 
     fn part(&self, part: Part) -> &'a O::Weight {

@@ -13,6 +13,7 @@ use std::fmt;
 use sixpack_formats::{Part, TensorId};
 
 use crate::model::{Block, Inputs, Stream};
+use crate::projection::Projection;
 use crate::{Error, Sampler};
 
 /// Which matrix product of a layer.
@@ -248,6 +249,18 @@ pub trait Ops {
         let sum = self.add_scaled(x, weights, y)?;
         let normed = self.rms_norm(&sum, scale)?;
         Ok((sum, normed))
+    }
+
+    /// Queries, keys and values of a block's normed input: [`Projection::run`].
+    fn project_heads(
+        &mut self,
+        x: &Self::Act,
+        by: &Projection<'_, Self::Weight, Self::Act>,
+    ) -> Result<[Self::Act; 3], Self::Error>
+    where
+        Self: Sized,
+    {
+        by.run(self, x)
     }
 
     /// `linear` up, [`Ops::leaky_relu_squared`], `linear` down.

@@ -16,6 +16,7 @@ mod session;
 mod cuda {
     pub(crate) mod documents;
     pub(crate) mod gradients;
+    pub(crate) mod heads;
     #[allow(dead_code, reason = "tests of the program start others in it")]
     pub(crate) mod host;
     pub(crate) mod libraries;

@@ -59,6 +59,26 @@ impl Weight {
         Self { value, gradient, rows, cols }
     }
 
+    /// Where its gradient is added.
+    pub fn gradient(&self) -> Option<&Buffer> {
+        self.gradient.as_ref()
+    }
+
+    /// Matrices that follow each other as one, which has the rows of all; none where they do not, or their gradients.
+    pub(super) fn joined(parts: [&Self; 3]) -> Option<Self> {
+        let [first, rest @ ..] = parts;
+        let join = |all: Self, next: &Self| {
+            let gradient = match (&all.gradient, &next.gradient) {
+                (Some(all), Some(next)) => Some(all.with(next)?),
+                (None, None) => None,
+                _ => return None,
+            };
+            let value = all.value.with(&next.value).filter(|_| all.cols == next.cols)?;
+            Some(Self { value, gradient, rows: all.rows + next.rows, cols: all.cols })
+        };
+        rest.into_iter().try_fold(first.clone(), join)
+    }
+
     /// Memory of row `i`, and of its gradient.
     pub(super) fn row(&self, i: usize) -> (Buffer, Option<Buffer>) {
         self.some(i * self.cols, self.cols)

@@ -46,7 +46,8 @@ pub struct Gpu {
     compiler: Option<Compiler>,
     /// None where the library is missing.
     blas: Option<Arc<Blas>>,
-    functions: Arc<Mutex<HashMap<&'static str, Function>>>,
+    /// With how often each was started.
+    functions: Arc<Mutex<HashMap<&'static str, (Function, u64)>>>,
     /// The number 0.5, which the mean of two weighs them with.
     half: OnceLock<Buffer>,
     settings: Settings,
@@ -346,6 +347,13 @@ impl Gpu {
         unsafe { self.driver.replay(&recorded.graph) }
     }
 
+    /// How often kernels of this name were started, of whatever types, by all that share this GPU; what was recorded counts
+    /// once.
+    pub fn starts(&self, name: &str) -> u64 {
+        let of = |kernel: &str| kernel.split('<').next() == Some(name);
+        self.lock().iter().filter(|(kernel, _)| of(kernel)).map(|(_, (_, starts))| starts).sum()
+    }
+
     /// Loads all kernels now.
     ///
     /// # Errors
@@ -403,6 +411,7 @@ impl Gpu {
         let name =
             signature.source.kernels.iter().find(|name| **name == kernel).expect("the signature is this kernel's");
         let function = self.function(signature.source, name)?;
+        self.lock().entry(name).and_modify(|(_, starts)| *starts += 1);
         let blocks = blocks.map(|n| u32::try_from(n).expect("a grid of 32 bits"));
         let mut slots: Vec<u64> = args.iter().map(slot).collect();
         // SAFETY: the types of arguments are the kernel's, and the functions that start kernels say how many elements of
@@ -411,7 +420,7 @@ impl Gpu {
     }
 
     fn function(&self, source: &'static Source, kernel: &'static str) -> Result<Function> {
-        if let Some(function) = self.lock().get(kernel) {
+        if let Some((function, _)) = self.lock().get(kernel) {
             return Ok(*function);
         }
         let architecture = self.facts().architecture();
@@ -419,11 +428,13 @@ impl Gpu {
         let compiled = kept::compiled(compiler, source, &architecture)?;
         let loaded = self.driver.load(&compiled.code, &compiled.names)?;
         let mut functions = self.lock();
-        functions.extend(source.kernels.iter().copied().zip(loaded));
-        Ok(functions[kernel])
+        for (name, function) in source.kernels.iter().copied().zip(loaded) {
+            functions.entry(name).or_insert((function, 0));
+        }
+        Ok(functions[kernel].0)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, Function>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, (Function, u64)>> {
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,20 @@
 //! The interpreter: each operation by its kernel.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sixpack_formats::{Model, ModelConfig, OptimizerGroup, TensorSpec};
+use sixpack_formats::{Model, ModelConfig, OptimizerGroup, Part, TensorId, TensorSpec};
 
 use super::act::{Act, Weight};
 use super::gpu::Gpu;
 use super::kernels::{Lengths, Tile, Turn, width};
 use super::memory::{Buffer, Kind};
+use super::project_heads::ProjectHeads;
 use super::remembered::Remembered;
 use super::tape::{Call, Tape};
 use super::tokens::Tokens;
 use crate::cpu::{self, Dense};
-use crate::{Batch, Error, Heads, Ops, ReadBack, Result, Rope, Site, Weights};
+use crate::{Batch, Error, Heads, Ops, Projection, ReadBack, Result, Rope, Site, Weights};
 
 /// The model on a GPU of NVIDIA's. Operations are queued; [`ReadBack::read`] waits.
 ///
@@ -79,8 +81,7 @@ impl Cuda {
     /// # Errors
     /// As [`Cuda::weight`].
     pub fn load(&self, model: &Model) -> Result<Weights<Weight>> {
-        let make = |spec: &TensorSpec| self.weight(&Dense::load(spec, &model.tensors[&spec.id]), is_control(spec));
-        Weights::build(&model.config, make)
+        self.weights(&model.config, |spec| Dense::load(spec, &model.tensors[&spec.id]))
     }
 
     /// Parameters that the CPU has, on this GPU.
@@ -88,7 +89,35 @@ impl Cuda {
     /// # Errors
     /// As [`Cuda::weight`].
     pub fn bring_weights(&self, config: &ModelConfig, weights: &Weights<cpu::Weight>) -> Result<Weights<Weight>> {
-        Weights::build(config, |spec| self.weight(&weights[spec.id].to_dense(), is_control(spec)))
+        self.weights(config, |spec| weights[spec.id].to_dense())
+    }
+
+    /// Parameters as `make` gives them. A block's queries, keys and values follow each other, so that they are one product.
+    ///
+    /// # Errors
+    /// As [`Cuda::weight`].
+    pub fn weights(&self, config: &ModelConfig, make: impl Fn(&TensorSpec) -> Dense) -> Result<Weights<Weight>> {
+        let widths = |layer| [Part::Query, Part::Key, Part::Value].map(|part| TensorId::Block(layer, part));
+        let specs: BTreeMap<TensorId, TensorSpec> = config.tensors().into_iter().map(|spec| (spec.id, spec)).collect();
+        let mut blocks: BTreeMap<u16, Buffer> = BTreeMap::new();
+        Weights::build(config, |spec| {
+            let w = make(spec);
+            let TensorId::Block(layer, Part::Query | Part::Key | Part::Value) = spec.id else {
+                return self.weight(&w, is_control(spec));
+            };
+            let elements = |id: &TensorId| specs[id].elements();
+            let all = match blocks.get(&layer) {
+                Some(all) => all,
+                None => {
+                    let all = self.gpu.empty(self.storage, widths(layer).iter().map(elements).sum())?;
+                    blocks.entry(layer).or_insert(all)
+                }
+            };
+            let start: usize = widths(layer).iter().take_while(|id| **id != spec.id).map(elements).sum();
+            let value = all.part(start..start + w.data.len());
+            self.gpu.write(&value, &w.data)?;
+            Ok(Weight::new(value, None, [w.rows, w.cols]))
+        })
     }
 
     /// Takes the tokens of a pass that was [recorded](Gpu::record) and is to run on others: where those of the last pass
@@ -351,6 +380,28 @@ impl Ops for Cuda {
         self.record(|| Call::AddScaled { x: x.id, weights: weights.clone(), y: y.clone(), sum: sum.id });
         self.record(|| Call::RmsNorm { x: sum.clone(), scale, y: normed.id });
         Ok((sum, normed))
+    }
+
+    fn project_heads(&mut self, x: &Act, by: &Projection<'_, Weight, Act>) -> Result<[Act; 3]> {
+        let joined = if by.last.is_none() { Weight::joined(by.weights) } else { None };
+        let Some(w) = joined else { return by.run(self, x) };
+        let Heads { query, kv, dim } = by.heads;
+        let angles = self.angles(by.rope, x.start + x.len)?;
+        let product = self.product(&w.value, x)?;
+        let [q, k, v] = [self.like(x, query * dim)?, self.like(x, kv * dim)?, self.like(x, kv * dim)?];
+        let call = ProjectHeads {
+            w,
+            x: x.clone(),
+            product,
+            heads: by.heads,
+            rope: by.rope,
+            gain: by.gain.clone(),
+            value_embedding: by.value_embedding.map(|(factor, ve)| (factor.clone(), ve.clone())),
+            results: [q.id, k.id, v.id],
+        };
+        self.gpu.project_heads(call.projected(&angles), [&q.data, &k.data, &v.data])?;
+        self.record(|| Call::ProjectHeads(Box::new(call)));
+        Ok([q, k, v])
     }
 
     fn nll(&mut self, table: &Weight, h: &Act, cap: f32, targets: &[u32]) -> Result<Act> {

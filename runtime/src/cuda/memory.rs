@@ -90,6 +90,13 @@ impl Buffer {
         Arc::ptr_eq(&self.memory, &other.memory) && a.start < b.end && b.start < a.end
     }
 
+    /// Both as one, if the other one follows it in the same memory.
+    pub(super) fn with(&self, next: &Self) -> Option<Self> {
+        let follows =
+            Arc::ptr_eq(&self.memory, &next.memory) && self.kind == next.kind && self.range.end == next.range.start;
+        follows.then(|| Self { range: self.range.start..next.range.end, ..self.clone() })
+    }
+
     /// Where it begins.
     pub(super) fn address(&self) -> u64 {
         self.memory.address + (self.range.start * self.kind.bytes()) as u64

@@ -16,6 +16,7 @@ mod kernels;
 pub mod libraries;
 mod memory;
 mod opened;
+mod project_heads;
 mod recompute;
 mod remembered;
 pub mod signature;

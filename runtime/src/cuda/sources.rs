@@ -12,7 +12,9 @@ pub struct Source {
 }
 
 macro_rules! sources {
-    ($($name:literal: $(by_packs [$($packed:literal),* $(,)?],)? [$($kernel:literal),* $(,)?],)*) => {
+    ($($name:literal:
+        $(by_packs [$($packed:literal),* $(,)?],)? $(by_heads [$($headed:literal),* $(,)?],)? [$($kernel:literal),* $(,)?],
+    )*) => {
         &[$(Source {
             name: $name,
             text: include_str!(concat!($name, ".cu")),
@@ -21,13 +23,18 @@ macro_rules! sources {
                     concat!($packed, "<float, 4>"), concat!($packed, "<float, 1>"),
                     concat!($packed, "<bf16, 8>"), concat!($packed, "<bf16, 1>"),
                 )*)?
+                $($(
+                    concat!($headed, "<float, 16>"), concat!($headed, "<float, 8>"), concat!($headed, "<float, 0>"),
+                    concat!($headed, "<bf16, 16>"), concat!($headed, "<bf16, 8>"), concat!($headed, "<bf16, 0>"),
+                )*)?
                 $($kernel),*
             ],
         }),*]
     };
 }
 
-/// All kernels, in f32 and in bf16; those that are `by_packs` also for 16 bytes of them at once and for one number.
+/// All kernels, in f32 and in bf16; those that are `by_packs` also for 16 bytes of them at once and for one number,
+/// and those that are `by_heads` for heads that so many lanes read at once, or a warp one number after the other.
 pub const SOURCES: &[Source] = sources! {
     "adamw": ["adamw<float>", "adamw<bf16>"],
     "add_scaled": by_packs ["add_scaled", "add_scaled_norm"], [],
@@ -57,9 +64,7 @@ pub const SOURCES: &[Source] = sources! {
     ],
     "ema": ["ema", "convert<float>", "convert<bf16>"],
     "embed": ["embed<float>", "embed<bf16>", "embed_backward<float>", "embed_backward<bf16>"],
-    "exclude_self": [
-        "exclude_self<float>", "exclude_self<bf16>", "exclude_self_backward<float>", "exclude_self_backward<bf16>",
-    ],
+    "exclude_self": by_heads ["exclude_self", "exclude_self_backward"], [],
     "gated_skip": [
         "gated_skip<float>", "gated_skip<bf16>", "gated_skip_backward<float>", "gated_skip_backward<bf16>",
     ],
@@ -83,6 +88,7 @@ pub const SOURCES: &[Source] = sources! {
         "normuon_rows<float>", "normuon_rows<bf16>", "normuon_columns<float>", "normuon_columns<bf16>",
         "normuon_factors",
     ],
+    "project_heads": by_heads ["project_heads", "project_heads_backward"], [],
     "rms_norm": by_packs ["rms_norm", "rms_norm_backward"], [],
     "scale": [
         "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
@@ -103,6 +109,8 @@ macro_rules! headers {
 pub const HEADERS: &[(&str, &str)] = headers! {
     "attention.cuh",
     "attention_mma.cuh",
+    "head_norm_rope.cuh",
+    "heads.cuh",
     "packs.cuh",
     "placed.cuh",
     "rms_norm.cuh",

@@ -8,6 +8,7 @@ use super::gpu::Gpu;
 use super::interpreter::{Cuda, tiles};
 use super::kernels::{Lengths, Tile, Turn};
 use super::memory::{Buffer, Kind};
+use super::project_heads::ProjectHeads;
 use super::recompute::{Again, Recompute};
 use crate::{Heads, Result, Rope};
 
@@ -21,6 +22,7 @@ pub(super) enum Call {
     RmsNorm { x: Act, scale: f32, y: u64 },
     Mix { weights: Weight, x: Act, x0: Act, y: u64 },
     Linear { w: Weight, x: Act, y: u64 },
+    ProjectHeads(Box<ProjectHeads>),
     HeadNormRope { x: Act, heads: usize, rope: Rope, gain: Option<Weight>, y: u64 },
     Attention { heads: Heads, q: Act, k: Act, v: Act, y: Act, lse: Buffer },
     ExcludeSelf { heads: Heads, y: Act, v: Act, out: u64 },
@@ -37,10 +39,13 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// The id of its result.
-    fn result(&self) -> u64 {
+    /// The ids of its results.
+    fn results(&self) -> &[u64] {
         match self {
-            Self::Embed { y, .. } | Self::Attention { y, .. } | Self::Average { y, .. } | Self::Tail { y, .. } => y.id,
+            Self::ProjectHeads(call) => &call.results,
+            Self::Embed { y, .. } | Self::Attention { y, .. } | Self::Average { y, .. } | Self::Tail { y, .. } => {
+                std::slice::from_ref(&y.id)
+            }
             Self::RmsNorm { y, .. }
             | Self::Mix { y, .. }
             | Self::Linear { y, .. }
@@ -48,10 +53,10 @@ impl Call {
             | Self::LeakyReluSquared { y, .. }
             | Self::Scale { y, .. }
             | Self::GatedSkip { y, .. }
-            | Self::Softcap { y, .. } => *y,
-            Self::ExcludeSelf { out, .. } | Self::UpdateLane { out, .. } => *out,
-            Self::AddScaled { sum, .. } => *sum,
-            Self::CrossEntropy { nll, .. } | Self::Nll { nll, .. } => *nll,
+            | Self::Softcap { y, .. } => std::slice::from_ref(y),
+            Self::ExcludeSelf { out, .. } | Self::UpdateLane { out, .. } => std::slice::from_ref(out),
+            Self::AddScaled { sum, .. } => std::slice::from_ref(sum),
+            Self::CrossEntropy { nll, .. } | Self::Nll { nll, .. } => std::slice::from_ref(nll),
         }
     }
 
@@ -72,6 +77,10 @@ impl Call {
             Self::UpdateLane { lane, y, .. } => vec![lane, y],
             Self::CrossEntropy { logits, .. } => vec![logits],
             Self::Nll { h, .. } => vec![h],
+            Self::ProjectHeads(call) => {
+                let ProjectHeads { x, value_embedding, .. } = &mut **call;
+                std::iter::once(x).chain(value_embedding.as_mut().map(|(_, ve)| ve)).collect()
+            }
             Self::Embed { .. } | Self::Average { .. } | Self::Tail { .. } => Vec::new(),
         }
     }
@@ -81,7 +90,7 @@ impl Call {
         match self {
             Self::Mix { .. } => Some(Again::Mix),
             Self::RmsNorm { .. } => Some(Again::RmsNorm),
-            Self::HeadNormRope { .. } => Some(Again::HeadNormRope),
+            Self::HeadNormRope { .. } | Self::ProjectHeads(_) => Some(Again::HeadNormRope),
             Self::ExcludeSelf { .. } => Some(Again::ExcludeSelf),
             Self::LeakyReluSquared { .. } => Some(Again::LeakyReluSquared),
             Self::GatedSkip { .. } => Some(Again::GatedSkip),
@@ -105,6 +114,7 @@ impl Call {
                 vec![weights.1.as_ref(), gates.as_ref().and_then(|gates| gates.1.as_ref())]
             }
             Self::UpdateLane { keep, post, .. } => vec![keep.1.as_ref(), post.1.as_ref()],
+            Self::ProjectHeads(call) => call.gradients().to_vec(),
             Self::RmsNorm { .. }
             | Self::Attention { .. }
             | Self::ExcludeSelf { .. }
@@ -137,30 +147,36 @@ impl Tape {
             }
         }
         if call.again().is_some_and(|op| self.recompute.has(op)) {
-            self.forgotten.insert(call.result());
+            self.forgotten.extend(call.results());
         }
         self.calls.push(call);
     }
 }
 
 /// Gradients of activations whose operations have not been gone through yet.
-struct Gradients {
+pub(super) struct Gradients {
     gpu: Arc<Gpu>,
     storage: Kind,
     of: HashMap<u64, Buffer>,
+    /// Those whose operation adds up two by itself, with the second.
+    pairs: HashMap<u64, Option<Buffer>>,
 }
 
 impl Gradients {
     /// Memory for the gradient of an activation of so many elements.
-    fn room(&self, len: usize) -> Result<Buffer> {
+    pub(super) fn room(&self, len: usize) -> Result<Buffer> {
         self.gpu.empty(self.storage, len)
     }
 
     /// Adds a gradient: the first is moved, which nobody else may hold.
-    fn add(&mut self, id: u64, gradient: Buffer) -> Result<()> {
-        match self.of.get(&id) {
-            Some(sum) => self.gpu.add_to(&gradient, sum),
-            None => {
+    pub(super) fn add(&mut self, id: u64, gradient: Buffer) -> Result<()> {
+        match (self.of.get(&id), self.pairs.get_mut(&id)) {
+            (Some(_), Some(second @ None)) => {
+                *second = Some(gradient);
+                Ok(())
+            }
+            (Some(sum), _) => self.gpu.add_to(&gradient, sum),
+            (None, _) => {
                 self.of.insert(id, gradient);
                 Ok(())
             }
@@ -242,19 +258,25 @@ impl Cuda {
         let mut tell = |call| complete.remove(&call).unwrap_or_default().into_iter().try_for_each(&mut *told);
         tell(None)?;
         assert!(!self.remembered.is_on(), "a session has no gradients");
-        let mut gradients =
-            Gradients { gpu: Arc::clone(&self.gpu), storage: self.storage, of: HashMap::from([(y.id, dy)]) };
+        // Values have a gradient from attention, and one from what excludes them.
+        let pair = |call: &Call| if let Call::ProjectHeads(call) = call { Some((call.results[2], None)) } else { None };
+        let mut gradients = Gradients {
+            gpu: Arc::clone(&self.gpu),
+            storage: self.storage,
+            of: HashMap::from([(y.id, dy)]),
+            pairs: calls.iter().filter_map(pair).filter(|(id, _)| named.iter().all(|act| act.id != *id)).collect(),
+        };
         // Results that were not kept, from the last operation that reads them until their own.
         let mut again = HashMap::new();
         // What an operation kept is given back as soon as it was gone through.
         while let Some(mut call) = calls.pop() {
-            again.remove(&call.result());
+            let results = call.results();
+            results.iter().for_each(|id| drop(again.remove(id)));
             // Of a result that nothing went on from there is nothing to say.
-            if !named.iter().any(|act| act.id == call.result())
-                && let Some(dy) = gradients.of.remove(&call.result())
-            {
+            let is_named = named.iter().any(|act| results.contains(&act.id));
+            if !is_named && results.iter().any(|id| gradients.of.contains_key(id)) {
                 self.bring_back(&mut call, &calls, &mut again)?;
-                self.through(&mut gradients, call, dy)?;
+                self.through(&mut gradients, call)?;
             }
             tell(Some(calls.len()))?;
         }
@@ -267,14 +289,18 @@ impl Cuda {
             act.data = match again.get(&act.id) {
                 Some(data) => data.clone(),
                 None => {
-                    let made = before.iter().rposition(|call| call.result() == act.id);
+                    let made = before.iter().rposition(|call| call.results().contains(&act.id));
                     let (before, made) = before.split_at(made.expect("a result has its call"));
                     let mut made = made[0].clone();
                     self.bring_back(&mut made, before, again)?;
-                    let data = self.gpu.empty(self.storage, act.rows() * act.cols)?;
-                    self.compute_again(&made, &data)?;
-                    again.insert(act.id, data.clone());
-                    data
+                    if let Call::ProjectHeads(made) = &made {
+                        again.extend(made.again(self)?);
+                    } else {
+                        let data = self.gpu.empty(self.storage, act.rows() * act.cols)?;
+                        self.compute_again(&made, &data)?;
+                        again.insert(act.id, data);
+                    }
+                    again[&act.id].clone()
                 }
             };
         }
@@ -304,9 +330,16 @@ impl Cuda {
     }
 
     /// The gradients of one operation.
-    fn through(&mut self, to: &mut Gradients, call: Call, dy: Buffer) -> Result<()> {
+    fn through(&mut self, to: &mut Gradients, call: Call) -> Result<()> {
         let gpu = Arc::clone(&self.gpu);
+        if let Call::ProjectHeads(call) = call {
+            let of = call.results.map(|id| to.of.remove(&id));
+            let second = to.pairs.remove(&call.results[2]).flatten();
+            return call.back(self, to, of, second);
+        }
+        let dy = to.of.remove(&call.results()[0]).expect("the gradient of its one result");
         match call {
+            Call::ProjectHeads(_) => unreachable!("it has three results"),
             Call::Embed { table, y } => {
                 let Some(gradient) = &table.gradient else { return Ok(()) };
                 let [starts, order] = self.by_token(table.rows)?;
@@ -436,7 +469,7 @@ impl Cuda {
 }
 
 /// Backward of a product.
-fn linear(gpu: &Gpu, to: &mut Gradients, w: &Weight, x: &Act, dy: &Buffer) -> Result<()> {
+pub(super) fn linear(gpu: &Gpu, to: &mut Gradients, w: &Weight, x: &Act, dy: &Buffer) -> Result<()> {
     let sizes = [x.rows(), w.cols, w.rows];
     if let Some(dw) = &w.gradient {
         gpu.linear_backward_weights(&x.data, dy, dw, sizes)?;

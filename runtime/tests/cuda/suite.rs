@@ -6,7 +6,7 @@ use sixpack_runtime::cpu::{Dense, Mat, Reference};
 use sixpack_runtime::cuda::{Cuda, Gpu, Kind, Settings};
 use sixpack_runtime::{Batch, Error, Pass, ReadBack, Weights, forward, model, now};
 
-use super::{documents, gradients};
+use super::{documents, gradients, heads};
 use crate::twins::{self, Backend};
 use crate::{conformance, golden, session};
 
@@ -21,12 +21,14 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("f32::goldens", goldens),
     ("f32::sessions", sessions),
     ("f32::gradients", || gradients::all(|| ops(Kind::F32), Kind::F32)),
+    ("f32::heads", || heads::all(|| ops(Kind::F32), Kind::F32)),
     ("f32::documents", || documents::all(&ops(Kind::F32), Kind::F32)),
     ("bf16::residual", || twins::residual(backend(Kind::Bf16))),
     ("bf16::attention", || twins::attention(backend(Kind::Bf16))),
     ("bf16::products", || twins::products(backend(Kind::Bf16))),
     ("bf16::products_of_the_library", || twins::products(on(with_products(Kind::Bf16, true)))),
     ("bf16::losses", losses),
+    ("bf16::heads", || heads::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
     ("bf16::documents", || documents::all(&ops(Kind::Bf16), Kind::Bf16)),
     ("bf16::gradients", || gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
     ("bf16::gradients_with_the_library", || gradients::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),

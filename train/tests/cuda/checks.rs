@@ -100,7 +100,14 @@ fn gradients() {
             let learner = Learner::new(&gpu, Kind::F32, &model.config, groups, RULES, [&weights, &weights]);
             let mut learner = learner.unwrap();
             let expected = engine.gradients(&weights, batch, recurrence).unwrap();
+            let before = ["project_heads", "head_norm_rope"].map(|name| gpu.starts(name));
             let (loss, found) = learner.gradients(batch, recurrence).unwrap();
+            // Queries, keys and values are one product in every block.
+            let after = ["project_heads", "head_norm_rope"].map(|name| gpu.starts(name));
+            assert!(
+                after[0] - before[0] >= model.config.num_layers as u64 && after[1] == before[1],
+                "{before:?} {after:?}"
+            );
             assert!((loss - expected.loss).abs() < 1e-5, "{case}: loss {loss}, expected {}", expected.loss);
             let (worst, tensor) = worst(&found, &expected.of);
             assert!(worst < 1e-4, "{case}: the gradient of {tensor} differs by {worst:.2e} of its norm");

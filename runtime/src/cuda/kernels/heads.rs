@@ -16,9 +16,15 @@ pub(in super::super) struct Turn<'a> {
     pub(in super::super) start: usize,
 }
 
+/// Lanes that have a head of `dim` channels, 16 bytes each, where memory begins at multiples of 16 bytes; otherwise 0.
+pub(super) fn lanes(kind: Kind, dim: usize, args: &[Arg<'_>]) -> usize {
+    let lanes = dim / super::pack(kind, dim, args);
+    if [8, 16].contains(&lanes) && dim != lanes { lanes } else { 0 }
+}
+
 impl Turn<'_> {
     /// Elements of the table that are read.
-    fn angles(&self) -> usize {
+    pub(super) fn angles(&self) -> usize {
         (self.start + self.len) * 2 * self.half
     }
 }
@@ -98,7 +104,7 @@ impl Gpu {
         let (q, kv) = (rows * heads.query * heads.dim, rows * heads.kv * heads.dim);
         let sizes = [heads.query, heads.kv, heads.dim].map(Arg::Int);
         let rest = [Arg::In(y, q), Arg::In(v, kv), Arg::Out(out, q), Arg::Int(rows)];
-        self.by_rows("exclude_self", y.kind(), rows * heads.query, &[&sizes[..], &rest].concat())
+        self.by_heads("exclude_self", y.kind(), heads, rows * heads.query, &[&sizes[..], &rest].concat())
     }
 
     pub(in super::super) fn exclude_self_backward(
@@ -113,6 +119,13 @@ impl Gpu {
         let sizes = [heads.query, heads.kv, heads.dim].map(Arg::Int);
         let ins = [Arg::In(y, q), Arg::In(v, kv), Arg::In(dout, q)];
         let outs = [Arg::Out(dy, q), Arg::Out(dv, kv), Arg::Int(rows)];
-        self.by_rows("exclude_self_backward", y.kind(), rows * heads.kv, &[sizes, ins, outs].concat())
+        self.by_heads("exclude_self_backward", y.kind(), heads, rows * heads.kv, &[sizes, ins, outs].concat())
+    }
+
+    /// A kernel with some lanes for each head, or a warp.
+    fn by_heads(&self, name: &str, kind: Kind, heads: Heads, count: usize, args: &[Arg<'_>]) -> Result<()> {
+        let lanes = lanes(kind, heads.dim, args);
+        let blocks = self.blocks(count, 256 / if lanes > 0 { lanes } else { 32 });
+        self.start(&format!("{name}<{kind}, {lanes}>"), blocks, THREADS, args)
     }
 }

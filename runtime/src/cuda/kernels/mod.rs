@@ -7,6 +7,7 @@ mod heads;
 mod linear;
 mod loss;
 mod optim;
+mod project_heads;
 mod rows;
 
 use super::gpu::{Arg, Gpu};
@@ -18,6 +19,7 @@ pub(super) use self::attention::width;
 pub(super) use self::heads::Turn;
 pub(super) use self::loss::Tile;
 pub use self::optim::{Direction, Elsewhere, Group, Moments, Product, Stack};
+pub(super) use self::project_heads::{Projected, Projections};
 
 /// Threads of most blocks.
 const THREADS: u32 = 256;
