@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(256, 4)
     float w[N];
     fetch_weights(w, weights, step, c);
     Pack<T, N> own[ROWS], branch[ROWS];
-    each_row(
+    each_row<ROWS>(
         rows,
         [&](int i, int row) {
             own[i] = fetch<N>(x + offset(row, cols) + c);

@@ -4,24 +4,11 @@
 #pragma once
 
 #include "attention.cuh"
+#include "powers.cuh"
 #include "tensor_core.cuh"
-
-constexpr float LOG2_E = 1.44269504f;
-constexpr float LN_2 = 0.693147181f;
 
 __device__ inline float infinity() {
     return __uint_as_float(0x7f800000u);
-}
-
-// `2^x`, of less than 2^-126 zero.
-__device__ inline float power_of_two(float x) {
-#ifdef __CUDA_ARCH__
-    float power;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-    return power;
-#else
-    return exp2f(x);
-#endif
 }
 
 // The lanes that have parts of the same rows.

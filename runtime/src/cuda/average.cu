@@ -1,18 +1,19 @@
 // Two lanes to one: `(a + b) / 2`.
-#include "storage.cuh"
-#include "threads.cuh"
+#include "packs.cuh"
 
-template <typename T>
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4) average(const T *a, const T *b, T *y, int elements) {
-    for (int i = thread_of_grid(); i < elements; i += threads_of_grid()) {
-        y[i] = from_float<T>(0.5f * (to_float(a[i]) + to_float(b[i])));
-    }
+    each_element<N>(elements, [&](auto count, int i) {
+        const auto own = fetch<count.of>(a + i), other = fetch<count.of>(b + i);
+        put(y + i, packed<T, count.of>([&](int k) { return 0.5f * (own[k] + other[k]); }));
+    });
 }
 
 // Two gradients to one: `y + x` in the place of `y`.
-template <typename T>
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4) add_to(const T *x, T *y, int elements) {
-    for (int i = thread_of_grid(); i < elements; i += threads_of_grid()) {
-        y[i] = from_float<T>(to_float(y[i]) + to_float(x[i]));
-    }
+    each_element<N>(elements, [&](auto count, int i) {
+        const auto own = fetch<count.of>(x + i), before = fetch<count.of>(y + i);
+        put(y + i, packed<T, count.of>([&](int k) { return before[k] + own[k]; }));
+    });
 }

@@ -70,7 +70,9 @@ impl Compiler {
         for name in &names {
             program.ask_for(name).map_err(|e| failed(source, &e.to_string()))?;
         }
-        let options = [format!("-arch={architecture}"), "-std=c++17".into(), "--ptxas-options=-v".into()];
+        // Without `-default-device` a lambda with a template in it counts as code for the host.
+        let options = [format!("-arch={architecture}"), "-std=c++17".into(), "-default-device".into()];
+        let options = [&options[..], &["--ptxas-options=-v".into()]].concat();
         // SAFETY: the program is alive.
         let done = unsafe { result::compile_program(program.0, &options) };
         let log = program.log();

@@ -1,46 +1,88 @@
 // A U-Net skip connection: with `s = weights ⊙ skip` and `g = sigmoid(gates)`, `s + g ⊙ (x − s)`; without gates `x + s`.
-// Weights and gates are those of one row, `[C]`. A warp for each row.
-#include "storage.cuh"
-#include "threads.cuh"
+// Weights and gates are those of one row, `[C]`. A lane for each pack of channels.
+#include "channel_sums.cuh"
 
-template <typename T>
-__global__ void __launch_bounds__(256, 4)
-    gated_skip(const float *weights, const float *gates, const T *x, const T *skip, T *y, int rows, int cols) {
-    for (int row = warp_of_grid(); row < rows; row += warps_of_grid()) {
-        const size_t at = offset(row, cols);
-        for (int c = lane(); c < cols; c += WARP) {
-            const float s = weights[c] * to_float(skip[at + c]);
-            const float v = to_float(x[at + c]);
-            const float out = gates ? s + (v - s) / (1.0f + expf(-gates[c])) : v + s;
-            y[at + c] = from_float<T>(out);
-        }
+// What of the output is `x` and what is `s`: all of both without gates.
+template <int N>
+__device__ inline void read_gates(float (&open)[N], float (&closed)[N], const float *gates, int c) {
+    if (gates) {
+        fetch_floats(open, gates + c);
+    }
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        open[k] = gates ? 1.0f / (1.0f + expf(-open[k])) : 1.0f;
+        closed[k] = gates ? 1.0f - open[k] : 1.0f;
     }
 }
 
-// Gradients of the inputs, and of weights and gates this block row's part, `parts [2, gridDim.y, C]` for `add_parts` (without
-// gates those of weights only). A thread for each channel of each row of blocks, which share the rows.
-template <typename T>
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4)
-    gated_skip_backward(const float *weights, const float *gates, const T *x, const T *skip, const T *dy, T *dx, T *dskip,
-                        float *parts, int rows, int cols) {
-    const int c = thread_of_grid();
+    gated_skip(const float *weights, const float *gates, const T *x, const T *skip, T *y, int rows, int cols) {
+    const int c = channel<N>();
     if (c >= cols) {
         return;
     }
-    const float w = weights[c], open = gates ? 1.0f / (1.0f + expf(-gates[c])) : 1.0f;
-    // What of the output is `s`: all of it beside `x` without gates.
-    const float closed = gates ? 1.0f - open : 1.0f;
-    float of_weight = 0.0f, of_gate = 0.0f;
-    for (int row = static_cast<int>(blockIdx.y); row < rows; row += static_cast<int>(gridDim.y)) {
-        const size_t at = offset(row, cols) + c;
-        const float d = to_float(dy[at]), s = to_float(skip[at]);
-        dx[at] = from_float<T>(d * open);
-        dskip[at] = from_float<T>(d * closed * w);
-        of_weight += d * closed * s;
-        of_gate += d * (to_float(x[at]) - w * s);
+    float w[N], open[N] = {}, closed[N];
+    fetch_floats(w, weights + c);
+    read_gates(open, closed, gates, c);
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        w[k] *= closed[k];
     }
-    parts[offset(blockIdx.y, cols) + c] = of_weight;
+    Pack<T, N> own[ROWS], skipped[ROWS];
+    each_row<ROWS>(
+        rows,
+        [&](int i, int row) {
+            own[i] = fetch<N>(x + offset(row, cols) + c);
+            skipped[i] = fetch<N>(skip + offset(row, cols) + c);
+        },
+        [&](int i, int row) {
+            put(y + offset(row, cols) + c,
+                packed<T, N>([&](int k) { return open[k] * own[i][k] + w[k] * skipped[i][k]; }));
+        });
+}
+
+// Gradients of the inputs, and of weights and gates this block row's part, `parts [2, gridDim.y, C]` for `add_parts` (without
+// gates those of weights only).
+template <typename T, int N>
+__global__ void __launch_bounds__(256, 3)
+    gated_skip_backward(const float *weights, const float *gates, const T *x, const T *skip, const T *dy, T *dx, T *dskip,
+                        float *parts, int rows, int cols) {
+    const int c = channel<N>();
+    float of_weight[N] = {}, of_gate[N] = {}, open[N] = {}, closed[N] = {};
+    if (c < cols) {
+        float w[N];
+        fetch_floats(w, weights + c);
+        read_gates(open, closed, gates, c);
+        Pack<T, N> own = {}, skipped, grad;
+        each_row<1>(
+            rows,
+            [&](int, int row) {
+                const size_t at = offset(row, cols) + c;
+                grad = fetch<N>(dy + at);
+                skipped = fetch<N>(skip + at);
+                if (gates) {
+                    own = fetch<N>(x + at);
+                }
+            },
+            [&](int, int row) {
+                const size_t at = offset(row, cols) + c;
+                put(dx + at, packed<T, N>([&](int k) { return grad[k] * open[k]; }));
+                put(dskip + at, packed<T, N>([&](int k) { return grad[k] * closed[k] * w[k]; }));
+#pragma unroll
+                for (int k = 0; k < N; ++k) {
+                    of_weight[k] += grad[k] * skipped[k];
+                    of_gate[k] += grad[k] * (own[k] - w[k] * skipped[k]);
+                }
+            });
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            of_weight[k] *= closed[k];
+            of_gate[k] *= open[k] * closed[k];
+        }
+    }
+    put_channel_sums(of_weight, parts + offset(static_cast<int>(blockIdx.y), cols), 1, cols);
     if (gates) {
-        parts[offset(gridDim.y + blockIdx.y, cols) + c] = of_gate * open * closed;
+        put_channel_sums(of_gate, parts + offset(static_cast<int>(gridDim.y + blockIdx.y), cols), 1, cols);
     }
 }

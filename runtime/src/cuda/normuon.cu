@@ -1,16 +1,15 @@
 // NorMuon's second moment, which evens out the sizes of an orthogonalised update's rows, or of its columns where it is wide;
 // of a stack of matrices.
-#include "storage.cuh"
-#include "threads.cuh"
+#include "channel_sums.cuh"
 
 // Sums of squares of rows. A warp for each.
-template <typename T>
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4) normuon_rows(const T *update, float *sums, int rows, int cols) {
     for (int row = warp_of_grid(); row < rows; row += warps_of_grid()) {
         float sum = 0.0f;
-        for (int c = lane(); c < cols; c += WARP) {
-            const float u = to_float(update[offset(row, cols) + c]);
-            sum += u * u;
+        for (int c = lane() * N; c < cols; c += WARP * N) {
+            const Pack<T, N> u = fetch<N>(update + offset(row, cols) + c);
+            sum += sum_of_products(u, u);
         }
         sum = warp_sum(sum);
         if (lane() == 0) {
@@ -19,19 +18,19 @@ __global__ void __launch_bounds__(256, 4) normuon_rows(const T *update, float *s
     }
 }
 
-// The same of columns, `sums [gridDim.z, C]`. A thread for each.
-template <typename T>
+// The same of columns, `sums [gridDim.z, C]`. A lane for each pack of them, and a warp for each of the rows.
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4) normuon_columns(const T *update, float *sums, int rows, int cols) {
-    const int c = thread_of_grid();
-    if (c >= cols) {
-        return;
+    const int c = channel<N>();
+    update += offset(static_cast<int>(blockIdx.z), rows) * cols;
+    float own[N] = {};
+    if (c < cols) {
+        Pack<T, N> u[ROWS];
+        each_row<ROWS>(
+            rows, [&](int i, int row) { u[i] = fetch<N>(update + offset(row, cols) + c); },
+            [&](int i, int) { add_products(own, u[i], u[i]); });
     }
-    float sum = 0.0f;
-    for (int row = 0; row < rows; ++row) {
-        const float u = to_float(update[offset(static_cast<int>(blockIdx.z) * rows + row, cols) + c]);
-        sum += u * u;
-    }
-    sums[offset(blockIdx.z, cols) + c] = sum;
+    put_channel_sums(own, sums + offset(static_cast<int>(blockIdx.z), cols), 1, cols);
 }
 
 // Moments `v ← v + (1 − beta)(sum / n − v)`, and of each row or column the factor `1 / sqrt(v)`, times what leaves the whole

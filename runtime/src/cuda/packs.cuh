@@ -148,6 +148,7 @@ __device__ inline void each_element(int elements, F f) {
         f(Count<N>{}, i);
     }
     if (N > 1) {
+#pragma unroll 1
         for (int i = whole + thread_of_grid(); i < elements; i += threads_of_grid()) {
             f(Count<1>{}, i);
         }
@@ -178,6 +179,15 @@ __device__ inline void each_beyond(int cols, F f) {
     }
 }
 
+// A copy, by a warp.
+template <int N, typename T>
+__device__ inline void copy_row(const T *from, T *to, int cols) {
+    Pack<T, N> own[HELD];
+    each_held<N>(cols, [&](int j, int c) { own[j] = fetch<N>(from + c); });
+    each_held<N>(cols, [&](int j, int c) { put(to + c, own[j]); });
+    each_beyond<N>(cols, [&](int c) { put(to + c, fetch<N>(from + c)); });
+}
+
 // Channels, a lane for each pack of them and a warp for each of the rows, whose weights then are read once. The first of
 // this thread; there may be none of it.
 template <int N>
@@ -185,22 +195,22 @@ __device__ inline int channel() {
     return (static_cast<int>(blockIdx.x) * WARP + lane()) * N;
 }
 
-// Rows that are read before one of them is used.
+// Rows that most kernels read before they use the first of them.
 constexpr int ROWS = 2;
 
-// `read(i, row)` for the next rows, then `use(i, row)` for them.
-template <typename Read, typename Use>
+// `read(i, row)` for the next `AT_ONCE` rows, then `use(i, row)` for them.
+template <int AT_ONCE, typename Read, typename Use>
 __device__ inline void each_row(int rows, Read read, Use use) {
     const int warps = static_cast<int>(blockDim.x) / WARP, apart = static_cast<int>(gridDim.y) * warps;
-    for (int first = static_cast<int>(blockIdx.y) * warps + warp(); first < rows; first += ROWS * apart) {
+    for (int first = static_cast<int>(blockIdx.y) * warps + warp(); first < rows; first += AT_ONCE * apart) {
 #pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
+        for (int i = 0; i < AT_ONCE; ++i) {
             if (first + i * apart < rows) {
                 read(i, first + i * apart);
             }
         }
 #pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
+        for (int i = 0; i < AT_ONCE; ++i) {
             if (first + i * apart < rows) {
                 use(i, first + i * apart);
             }

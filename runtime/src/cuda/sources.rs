@@ -36,7 +36,7 @@ macro_rules! sources {
 /// All kernels, in f32 and in bf16; those that are `by_packs` also for 16 bytes of them at once and for one number,
 /// and those that are `by_heads` for heads that so many lanes read at once, or a warp one number after the other.
 pub const SOURCES: &[Source] = sources! {
-    "adamw": ["adamw<float>", "adamw<bf16>"],
+    "adamw": by_packs ["adamw"], [],
     "add_scaled": by_packs ["add_scaled", "add_scaled_norm"], [],
     "attention": [
         "attention<float, 32>", "attention<float, 64>", "attention<float, 128>", "attention<float, 256>",
@@ -57,46 +57,31 @@ pub const SOURCES: &[Source] = sources! {
         "attention_mma_backward_queries<64>", "attention_mma_backward_queries<128>",
         "attention_mma_backward_keys<64>", "attention_mma_backward_keys<128>",
     ],
-    "average": ["average<float>", "average<bf16>", "add_to<float>", "add_to<bf16>"],
-    "cross_entropy": [
-        "cross_entropy_tile<float>", "cross_entropy_tile<bf16>", "cross_entropy_end",
-        "cross_entropy_tile_backward<float>", "cross_entropy_tile_backward<bf16>",
-    ],
-    "ema": ["ema", "convert<float>", "convert<bf16>"],
-    "embed": ["embed<float>", "embed<bf16>", "embed_backward<float>", "embed_backward<bf16>"],
+    "average": by_packs ["average", "add_to"], [],
+    "cross_entropy": by_packs ["cross_entropy_tile", "cross_entropy_tile_backward"], ["cross_entropy_end"],
+    "ema": by_packs ["convert"], ["ema<4>", "ema<1>"],
+    "embed": by_packs ["embed", "embed_backward"], [],
     "exclude_self": by_heads ["exclude_self", "exclude_self_backward"], [],
-    "gated_skip": [
-        "gated_skip<float>", "gated_skip<bf16>", "gated_skip_backward<float>", "gated_skip_backward<bf16>",
-    ],
+    "gated_skip": by_packs ["gated_skip", "gated_skip_backward"], [],
     "head_norm_rope": [
         "head_norm_rope<float>", "head_norm_rope<bf16>", "head_norm_rope_backward<float>", "head_norm_rope_backward<bf16>",
     ],
-    "leaky_relu_squared": [
-        "leaky_relu_squared<float>", "leaky_relu_squared<bf16>", "leaky_relu_squared_backward<float>", "leaky_relu_squared_backward<bf16>",
-    ],
+    "leaky_relu_squared": by_packs ["leaky_relu_squared", "leaky_relu_squared_backward"], [],
     "linear": [
         "product<float, float, 0>", "product<float, float, 1>", "product<float, float, 2>",
         "product<bf16, bf16, 0>", "product<bf16, bf16, 1>", "product<bf16, bf16, 2>",
         "product<bf16, float, 0>", "product<bf16, float, 1>", "product<bf16, float, 2>",
     ],
-    "mix": by_packs ["mix", "mix_norm"], [],
-    "muon": [
-        "muon_direction<float>", "muon_direction<bf16>", "muon_normalize<float>", "muon_normalize<bf16>",
-        "muon_apply<float>", "muon_apply<bf16>",
-    ],
-    "normuon": [
-        "normuon_rows<float>", "normuon_rows<bf16>", "normuon_columns<float>", "normuon_columns<bf16>",
-        "normuon_factors",
-    ],
+    "mix": by_packs ["mix", "mix_norm", "mix_backward"], [],
+    "muon": by_packs ["muon_direction", "muon_normalize", "muon_apply"], [],
+    "normuon": by_packs ["normuon_rows", "normuon_columns"], ["normuon_factors"],
     "project_heads": by_heads ["project_heads", "project_heads_backward"], [],
     "rms_norm": by_packs ["rms_norm", "rms_norm_backward"], [],
-    "scale": [
-        "scale<float>", "scale<bf16>", "scale_backward_weights<float>", "scale_backward_weights<bf16>", "add_parts",
-    ],
-    "softcap": ["softcap<float>", "softcap<bf16>", "softcap_backward<float>", "softcap_backward<bf16>"],
-    "sums": ["add_columns", "sum_of_squares<float>", "sum_of_squares<bf16>", "clip_factor"],
-    "tail": ["tail<float>", "tail<bf16>", "tail_backward<float>", "tail_backward<bf16>"],
-    "update_lane": ["update_lane<float>", "update_lane<bf16>"],
+    "scale": by_packs ["scale", "scale_backward"], ["add_parts"],
+    "softcap": by_packs ["softcap", "softcap_backward"], [],
+    "sums": by_packs ["sum_of_squares"], ["add_columns", "clip_factor"],
+    "tail": by_packs ["tail", "tail_backward"], [],
+    "update_lane": by_packs ["update_lane"], [],
 };
 
 macro_rules! headers {
@@ -109,10 +94,12 @@ macro_rules! headers {
 pub const HEADERS: &[(&str, &str)] = headers! {
     "attention.cuh",
     "attention_mma.cuh",
+    "channel_sums.cuh",
     "head_norm_rope.cuh",
     "heads.cuh",
     "packs.cuh",
     "placed.cuh",
+    "powers.cuh",
     "rms_norm.cuh",
     "softcap.cuh",
     "storage.cuh",

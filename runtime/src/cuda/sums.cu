@@ -1,6 +1,5 @@
 // Sums over all of something, in an order that depends on nothing.
-#include "storage.cuh"
-#include "threads.cuh"
+#include "packs.cuh"
 
 // All threads of a block of 256 get the sum of theirs.
 __device__ inline float block_sum(float x) {
@@ -23,6 +22,7 @@ __device__ inline float block_sum(float x) {
 __global__ void __launch_bounds__(256, 4) add_columns(const float *x, float *y, int rows, int cols) {
     const int c = static_cast<int>(blockIdx.x);
     float sum = 0.0f;
+#pragma unroll 8
     for (int row = static_cast<int>(threadIdx.x); row < rows; row += static_cast<int>(blockDim.x)) {
         sum += x[offset(row, cols) + c];
     }
@@ -33,14 +33,14 @@ __global__ void __launch_bounds__(256, 4) add_columns(const float *x, float *y, 
 }
 
 // Sums of squares of each of a stack of `gridDim.z` times `elements`, in parts, `[gridDim.z, gridDim.x]`.
-template <typename T>
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4) sum_of_squares(const T *x, float *parts, int elements) {
     x += offset(blockIdx.z, elements);
     float sum = 0.0f;
-    for (int i = thread_of_grid(); i < elements; i += threads_of_grid()) {
-        const float v = to_float(x[i]);
-        sum += v * v;
-    }
+    each_element<N>(elements, [&](auto count, int i) {
+        const auto own = fetch<count.of>(x + i);
+        sum += sum_of_products(own, own);
+    });
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
         parts[offset(blockIdx.z, gridDim.x) + blockIdx.x] = sum;

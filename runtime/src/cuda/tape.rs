@@ -200,9 +200,10 @@ impl Gradients {
         Ok(dx)
     }
 
-    /// Adds the gradient of weights that scale `x`, if it is wanted.
-    fn weigh(&self, x: &Act, dy: &Buffer, dw: Option<&Buffer>) -> Result<()> {
-        dw.map_or(Ok(()), |dw| self.gpu.scale_backward_weights(&x.data, dy, dw, x.extent()))
+    /// Backward of `weights ⊙ x`.
+    fn weigh(&mut self, (weights, dweights): (&Buffer, Option<&Buffer>), x: &Act, dy: &Buffer) -> Result<()> {
+        let (dx, keep) = self.place(x.id, x.data.len())?;
+        self.gpu.scale_backward((weights, dweights), &x.data, dy, (&dx, keep), x.extent())
     }
 }
 
@@ -350,13 +351,13 @@ impl Cuda {
                 gpu.rms_norm_backward(&x.data, scale, &dy, (&dx, keep), x.extent())
             }
             Call::Mix { weights, x, x0, .. } => {
-                for (i, x) in [x, x0].into_iter().enumerate() {
-                    let (w, dw) = weights.row(i);
-                    to.weigh(&x, &dy, dw.as_ref())?;
-                    let dx = to.scaled(&w, &dy, x.extent())?;
-                    to.add(x.id, dx)?;
-                }
-                Ok(())
+                let (dx, keep) = to.place(x.id, dy.len())?;
+                // The first layer mixes the embedding with itself.
+                let (dx0, keep0) = if x.id == x0.id { (to.room(dy.len())?, false) } else { to.place(x0.id, dy.len())? };
+                let w = (&weights.value, weights.gradient.as_ref());
+                let (ins, extent) = ([&x.data, &x0.data, &dy], x.extent());
+                gpu.mix_backward(w, ins, (&dx, keep), (&dx0, keep0), extent)?;
+                if x.id == x0.id { gpu.add_to(&dx0, &dx) } else { Ok(()) }
             }
             Call::Linear { w, x, .. } => linear(&gpu, to, &w, &x, &dy),
             Call::HeadNormRope { x, heads, rope, gain, .. } => {
@@ -394,16 +395,10 @@ impl Cuda {
                 to.add(x.id, dx)
             }
             Call::AddScaled { x, weights, y, .. } => {
-                to.weigh(&y, &dy, weights.gradient.as_ref())?;
-                let scaled = to.scaled(&weights.value, &dy, y.extent())?;
-                to.add(y.id, scaled)?;
+                to.weigh((&weights.value, weights.gradient.as_ref()), &y, &dy)?;
                 to.add(x, dy)
             }
-            Call::Scale { weights, x, .. } => {
-                to.weigh(&x, &dy, weights.gradient.as_ref())?;
-                let dx = to.scaled(&weights.value, &dy, x.extent())?;
-                to.add(x.id, dx)
-            }
+            Call::Scale { weights, x, .. } => to.weigh((&weights.value, weights.gradient.as_ref()), &x, &dy),
             Call::GatedSkip { weights, gates, x, skip, .. } => {
                 let [dx, dskip] = [to.room(dy.len())?, to.room(dy.len())?];
                 let gates = gates.as_ref().map(|(gates, dgates)| (gates, dgates.as_ref()));
@@ -415,9 +410,7 @@ impl Cuda {
             }
             Call::UpdateLane { keep, post, lane, y, .. } => {
                 for ((w, dw), x) in [(keep, lane), (post, y)] {
-                    to.weigh(&x, &dy, dw.as_ref())?;
-                    let dx = to.scaled(&w, &dy, x.extent())?;
-                    to.add(x.id, dx)?;
+                    to.weigh((&w, dw.as_ref()), &x, &dy)?;
                 }
                 Ok(())
             }

@@ -1,11 +1,12 @@
 // The two-lane residual: `keep · lane + post · y`, both single values where they lie.
-#include "storage.cuh"
-#include "threads.cuh"
+#include "packs.cuh"
 
-template <typename T>
+template <typename T, int N>
 __global__ void __launch_bounds__(256, 4)
     update_lane(const float *keep, const float *post, const T *lane, const T *y, T *out, int elements) {
-    for (int i = thread_of_grid(); i < elements; i += threads_of_grid()) {
-        out[i] = from_float<T>(*keep * to_float(lane[i]) + *post * to_float(y[i]));
-    }
+    const float kept = *keep, added = *post;
+    each_element<N>(elements, [&](auto count, int i) {
+        const auto a = fetch<count.of>(lane + i), b = fetch<count.of>(y + i);
+        put(out + i, packed<T, count.of>([&](int k) { return kept * a[k] + added * b[k]; }));
+    });
 }

@@ -32,7 +32,7 @@ impl Gpu {
     /// Goes on with `state [rows, 3]`.
     pub(in super::super) fn cross_entropy_tile(&self, tile: Tile<'_>, state: &Buffer) -> Result<()> {
         let args = [&tile.ins()[..], &[Arg::Out(state, 3 * tile.rows)], &tile.sizes()].concat();
-        self.by_rows("cross_entropy_tile", tile.products.kind(), tile.rows, &args)
+        self.packed_rows("cross_entropy_tile", tile.products.kind(), [tile.rows, tile.cols], &args)
     }
 
     /// Nats of each row after all tiles.
@@ -51,6 +51,6 @@ impl Gpu {
     ) -> Result<()> {
         let own = [Arg::In(state, 3 * tile.rows), Arg::In(dnll, tile.rows), Arg::Out(dproducts, tile.rows * tile.cols)];
         let args = [&tile.ins()[..], &own, &tile.sizes()].concat();
-        self.by_rows("cross_entropy_tile_backward", tile.products.kind(), tile.rows, &args)
+        self.packed_rows("cross_entropy_tile_backward", tile.products.kind(), [tile.rows, tile.cols], &args)
     }
 }

@@ -24,8 +24,8 @@ pub(super) use self::project_heads::{Projected, Projections};
 /// Threads of most blocks.
 const THREADS: u32 = 256;
 
-/// Rows of blocks that share the rows of an activation, where each channel has a sum over them.
-const PARTS: usize = 96;
+/// Blocks for each multiprocessor where each has sums of its own, which are added afterwards: as many as run at once.
+const ADDING: usize = 3;
 
 /// Rows and channels.
 pub(super) type Extent = [usize; 2];
@@ -50,28 +50,29 @@ impl Gpu {
     /// A kernel with a lane for each pack of channels, and a warp for each of the rows that a block takes.
     fn packed_channels(&self, name: &str, kind: Kind, [rows, cols]: Extent, args: &[Arg<'_>]) -> Result<()> {
         let n = pack(kind, cols, args);
+        self.start(&format!("{name}<{kind}, {n}>"), self.by_channels([rows, cols], n, 16), THREADS, args)
+    }
+
+    /// The grid of such a kernel, with packs of `n`, and not many more than so many blocks for each multiprocessor.
+    fn by_channels(&self, [rows, cols]: Extent, n: usize, blocks: usize) -> [usize; 3] {
         let across = cols.div_ceil(32 * n);
-        let down = (16 * self.facts().multiprocessors).div_ceil(across.max(1)).min(rows.div_ceil(8));
-        self.start(&format!("{name}<{kind}, {n}>"), [across, down, 1], THREADS, args)
+        let down = (blocks * self.facts().multiprocessors).div_ceil(across.max(1));
+        [across, down.min(rows.div_ceil(8)), 1]
     }
 
-    /// A kernel with a thread for each element.
-    fn by_elements(&self, name: &str, kind: Kind, elements: usize, args: &[Arg<'_>]) -> Result<()> {
-        self.start(&format!("{name}<{kind}>"), self.blocks(elements, 256), THREADS, args)
-    }
-
-    /// Rows of blocks for sums over so many rows.
-    fn parts(&self, rows: usize) -> usize {
-        rows.min(PARTS).min(4 * self.facts().multiprocessors).max(1)
+    /// A kernel with a thread for each pack of elements. Packs are to divide `divided`, 0 where they need not.
+    fn packed_elements(&self, name: &str, kind: Kind, [elements, divided]: [usize; 2], args: &[Arg<'_>]) -> Result<()> {
+        let n = pack(kind, divided, args);
+        self.start(&format!("{name}<{kind}, {n}>"), self.blocks(elements, 256 * n), THREADS, args)
     }
 
     /// `y += Σ parts` for `parts [count, C]`.
     pub(super) fn add_parts(&self, parts: &Buffer, y: &Buffer, [count, cols]: Extent) -> Result<()> {
-        if count > PARTS {
+        if cols < 32 {
             return self.add_columns(parts, y, [count, cols]);
         }
         let args = [Arg::In(parts, count * cols), Arg::Out(y, cols), Arg::Int(count), Arg::Int(cols)];
-        self.start("add_parts", self.blocks(cols, 256), THREADS, &args)
+        self.start("add_parts", [cols.div_ceil(32), 1, 1], THREADS, &args)
     }
 
     /// The same for many parts of few columns.
@@ -83,16 +84,18 @@ impl Gpu {
     /// `y += x`.
     pub(super) fn add_to(&self, x: &Buffer, y: &Buffer) -> Result<()> {
         let n = y.len();
-        self.by_elements("add_to", y.kind(), n, &[Arg::In(x, n), Arg::Out(y, n), Arg::Int(n)])
+        self.packed_elements("add_to", y.kind(), [n, 0], &[Arg::In(x, n), Arg::Out(y, n), Arg::Int(n)])
     }
 }
 
-/// Numbers that a kernel takes at once: as many as 16 bytes have, where rows are multiples of them and memory begins at
-/// multiples of 16 bytes; otherwise one. What has fewer numbers is read one by one.
+/// Numbers that a kernel takes at once: as many as 16 bytes have, where rows are multiples of them (0 where the kernel has
+/// none) and memory begins at multiples of 16 bytes; otherwise one. What has fewer numbers, and counts, are read one by one.
 fn pack(kind: Kind, cols: usize, args: &[Arg<'_>]) -> usize {
     let most = 16 / kind.bytes();
     let fits = |arg: &Arg<'_>| match arg {
-        Arg::In(buffer, len) | Arg::Out(buffer, len) => *len < most || buffer.address().is_multiple_of(16),
+        Arg::In(buffer, len) | Arg::Out(buffer, len) => {
+            buffer.kind() == Kind::Int || *len < most || buffer.address().is_multiple_of(16)
+        }
         Arg::Null | Arg::Int(_) | Arg::Float(_) => true,
     };
     if cols.is_multiple_of(most) && args.iter().all(fits) { most } else { 1 }

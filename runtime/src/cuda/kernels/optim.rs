@@ -6,9 +6,6 @@ use std::ops::Range;
 use super::{Arg, Buffer, Gpu, Kind, THREADS};
 use crate::Result;
 
-/// Parts of a sum of squares.
-const PARTS: usize = 64;
-
 /// Where each matrix of a stack begins in memory that has them in another order.
 #[derive(Clone, Debug)]
 pub struct Elsewhere {
@@ -18,6 +15,8 @@ pub struct Elsewhere {
     each: usize,
     /// Where the last of them ends.
     end: usize,
+    /// Whether 16 bytes of any kind are of one of them.
+    in_packs: bool,
 }
 
 impl Elsewhere {
@@ -31,7 +30,8 @@ impl Elsewhere {
     pub fn new(gpu: &Gpu, starts: &[usize], each: usize) -> Result<Self> {
         let short = |&at: &usize| i32::try_from(at).expect("matrices begin within 2^31 elements") as u32;
         let at = gpu.ints(&starts.iter().map(short).collect::<Vec<_>>())?;
-        Ok(Self { at, each, end: starts.iter().max().map_or(0, |last| last + each) })
+        let in_packs = starts.iter().chain([&each]).all(|n| n.is_multiple_of(8));
+        Ok(Self { at, each, end: starts.iter().max().map_or(0, |last| last + each), in_packs })
     }
 
     /// Some of the matrices.
@@ -74,6 +74,16 @@ impl Group {
     fn places(&self, elements: usize) -> Arg<'_> {
         places(self.elsewhere.as_ref(), elements)
     }
+
+    /// What packs are to divide, of rows of so many columns.
+    fn divided(&self, cols: usize) -> usize {
+        divided(self.elsewhere.as_ref(), cols)
+    }
+}
+
+/// What packs are to divide, of rows of so many columns: where matrices begin at any place, nothing does.
+fn divided(elsewhere: Option<&Elsewhere>, cols: usize) -> usize {
+    if elsewhere.is_none_or(|places| places.in_packs) { cols } else { 1 }
 }
 
 /// Where tensors begin, which are so many elements in all.
@@ -156,11 +166,18 @@ impl Gpu {
     /// Parts of the sum of squares of each of a stack of `count`.
     fn squares(&self, x: &Buffer, count: usize) -> Result<Buffer> {
         let elements = x.len() / count;
-        let blocks = elements.div_ceil(THREADS as usize).min(PARTS);
+        let n = stacked(x, count);
+        let blocks = self.of_each(elements, n, count);
         let parts = self.empty(Kind::F32, count * blocks)?;
         let args = [Arg::In(x, x.len()), Arg::Out(&parts, parts.len()), Arg::Int(elements)];
-        self.start(&format!("sum_of_squares<{}>", x.kind()), [blocks, 1, count], THREADS, &args)?;
+        self.start(&format!("sum_of_squares<{}, {n}>", x.kind()), [blocks, 1, count], THREADS, &args)?;
         Ok(parts)
+    }
+
+    /// Blocks for each of a stack of `count`, which go through its elements by packs of `n`.
+    fn of_each(&self, elements: usize, n: usize, count: usize) -> usize {
+        let all = 8 * self.facts().multiprocessors;
+        elements.div_ceil(THREADS as usize * n).min(all.div_ceil(count))
     }
 
     /// One step of AdamW; `now` is the rate over the mean's correction, one over the root of the square's, and what
@@ -186,7 +203,7 @@ impl Gpu {
             Arg::Float(by.eps),
             Arg::Int(n),
         ];
-        self.by_elements("adamw", kind, n, &args)
+        self.packed_elements("adamw", kind, [n, group.divided(0)], &args)
     }
 
     /// What Muon orthogonalises; `now` is the momentum, the rate, and what decay keeps.
@@ -216,7 +233,7 @@ impl Gpu {
             Arg::Int(stack.rows),
             Arg::Int(stack.cols),
         ];
-        self.by_rows("muon_direction", update.kind(), rows, &args)
+        self.packed_rows("muon_direction", update.kind(), [rows, group.divided(stack.cols)], &args)
     }
 
     /// Divides each of a stack by `scale` times its norm, plus `epsilon`.
@@ -234,8 +251,9 @@ impl Gpu {
             Arg::Float(epsilon),
             Arg::Int(elements),
         ];
-        let blocks = elements.div_ceil(THREADS as usize).min(PARTS);
-        self.start(&format!("muon_normalize<{}>", x.kind()), [blocks, 1, stack.count], THREADS, &args)
+        let n = stacked(x, stack.count);
+        let blocks = [self.of_each(elements, n, stack.count), 1, stack.count];
+        self.start(&format!("muon_normalize<{}, {n}>", x.kind()), blocks, THREADS, &args)
     }
 
     /// NorMuon's factors on rows of an orthogonalised update, or on columns where it is wide; its moments go on.
@@ -250,11 +268,12 @@ impl Gpu {
         let io = [Arg::In(update, n), Arg::Out(&sums, count * side)];
         if rows >= cols {
             let args = [io, [Arg::Int(count * rows), Arg::Int(cols)]].concat();
-            self.by_rows("normuon_rows", kind, count * rows, &args)?;
+            self.packed_rows("normuon_rows", kind, [count * rows, cols], &args)?;
         } else {
             let args = [io, [Arg::Int(rows), Arg::Int(cols)]].concat();
-            let blocks = [cols.div_ceil(THREADS as usize), 1, count];
-            self.start(&format!("normuon_columns<{kind}>"), blocks, THREADS, &args)?;
+            let n = super::pack(kind, cols, &args);
+            let blocks = [cols.div_ceil(32 * n), 1, count];
+            self.start(&format!("normuon_columns<{kind}, {n}>"), blocks, THREADS, &args)?;
         }
         let args = [
             Arg::Out(&sums, count * side),
@@ -298,7 +317,7 @@ impl Gpu {
             Arg::Int(rows),
             Arg::Int(cols),
         ];
-        self.by_rows("muon_apply", kind, count * rows, &args)
+        self.packed_rows("muon_apply", kind, [count * rows, group.divided(cols)], &args)
     }
 
     /// `average ← keep · average + (1 − keep) · w`.
@@ -308,7 +327,8 @@ impl Gpu {
     pub fn ema(&self, average: &Buffer, w: &Buffer, keep: f32) -> Result<()> {
         let n = w.len();
         let args = [Arg::Out(average, n), Arg::In(w, n), Arg::Float(keep), Arg::Int(n)];
-        self.start("ema", self.blocks(n, 256), THREADS, &args)
+        let pack = super::pack(Kind::F32, 0, &args);
+        self.start(&format!("ema<{pack}>"), self.blocks(n, 256 * pack), THREADS, &args)
     }
 
     /// Weights as kernels read them, where those have them.
@@ -319,7 +339,7 @@ impl Gpu {
         let n = w.len();
         let (each, end) = elsewhere.map_or((n, n), |places| (places.each, places.end));
         let args = [Arg::In(w, n), places(elsewhere, n), Arg::Int(each), Arg::Out(shadow, end), Arg::Int(n)];
-        self.by_elements("convert", shadow.kind(), n, &args)
+        self.packed_elements("convert", shadow.kind(), [n, divided(elsewhere, 0)], &args)
     }
 
     /// Adds the sum of all elements to a single one.
@@ -329,4 +349,10 @@ impl Gpu {
     pub fn add_up(&self, x: &Buffer, y: &Buffer) -> Result<()> {
         self.add_columns(x, y, [x.len(), 1])
     }
+}
+
+/// The pack of a kernel over elements of each of a stack, which all begin as the first does or it takes one by one.
+fn stacked(x: &Buffer, count: usize) -> usize {
+    let elements = if count > 1 { x.len() / count } else { 0 };
+    super::pack(x.kind(), elements, &[Arg::In(x, x.len())])
 }

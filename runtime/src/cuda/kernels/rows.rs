@@ -4,19 +4,19 @@ use super::{Arg, Buffer, Extent, Gpu};
 use crate::Result;
 
 /// 0 where one weight holds for all channels.
-fn step(weights: &Buffer) -> usize {
+pub(super) fn step(weights: &Buffer) -> usize {
     usize::from(weights.len() != 1)
 }
 
 /// Elements of weights that a kernel over so many channels reads.
-fn count(weights: &Buffer, cols: usize) -> usize {
+pub(super) fn count(weights: &Buffer, cols: usize) -> usize {
     if step(weights) == 0 { 1 } else { cols }
 }
 
 impl Gpu {
     pub(in super::super) fn embed(&self, table: &Buffer, ids: &Buffer, y: &Buffer, [rows, cols]: Extent) -> Result<()> {
         let args = [Arg::In(table, cols), Arg::In(ids, rows), Arg::Out(y, rows * cols), Arg::Int(rows), Arg::Int(cols)];
-        self.by_rows("embed", y.kind(), rows, &args)
+        self.packed_rows("embed", y.kind(), [rows, cols], &args)
     }
 
     pub(in super::super) fn rms_norm(&self, x: &Buffer, scale: f32, y: &Buffer, [rows, cols]: Extent) -> Result<()> {
@@ -95,7 +95,7 @@ impl Gpu {
         let n = rows * cols;
         let w = [Arg::In(weights, count(weights, cols)), Arg::Int(step(weights))];
         let rest = [Arg::In(x, n), Arg::Out(y, n), Arg::Int(rows), Arg::Int(cols)];
-        self.by_rows("scale", x.kind(), rows, &[&w[..], &rest].concat())
+        self.packed_channels("scale", x.kind(), [rows, cols], &[&w[..], &rest].concat())
     }
 
     /// Weights and gates are those of one row.
@@ -111,7 +111,7 @@ impl Gpu {
         let n = rows * cols;
         let ins = [Arg::In(weights, cols), super::maybe(gates, cols), Arg::In(x, n), Arg::In(skip, n)];
         let args = [&ins[..], &[Arg::Out(y, n), Arg::Int(rows), Arg::Int(cols)]].concat();
-        self.by_rows("gated_skip", x.kind(), rows, &args)
+        self.packed_channels("gated_skip", x.kind(), [rows, cols], &args)
     }
 
     /// `keep` and `post` are single values.
@@ -125,22 +125,27 @@ impl Gpu {
     ) -> Result<()> {
         let n = out.len();
         let ins = [Arg::In(keep, 1), Arg::In(post, 1), Arg::In(lane, n), Arg::In(y, n)];
-        self.by_elements("update_lane", y.kind(), n, &[&ins[..], &[Arg::Out(out, n), Arg::Int(n)]].concat())
+        self.packed_elements("update_lane", y.kind(), [n, 0], &[&ins[..], &[Arg::Out(out, n), Arg::Int(n)]].concat())
     }
 
     pub(in super::super) fn average(&self, a: &Buffer, b: &Buffer, y: &Buffer) -> Result<()> {
         let n = y.len();
-        self.by_elements("average", y.kind(), n, &[Arg::In(a, n), Arg::In(b, n), Arg::Out(y, n), Arg::Int(n)])
+        self.packed_elements("average", y.kind(), [n, 0], &[Arg::In(a, n), Arg::In(b, n), Arg::Out(y, n), Arg::Int(n)])
     }
 
     pub(in super::super) fn leaky_relu_squared(&self, x: &Buffer, y: &Buffer) -> Result<()> {
         let n = y.len();
-        self.by_elements("leaky_relu_squared", y.kind(), n, &[Arg::In(x, n), Arg::Out(y, n), Arg::Int(n)])
+        self.packed_elements("leaky_relu_squared", y.kind(), [n, 0], &[Arg::In(x, n), Arg::Out(y, n), Arg::Int(n)])
     }
 
     pub(in super::super) fn softcap(&self, x: &Buffer, cap: f32, y: &Buffer) -> Result<()> {
         let n = y.len();
-        self.by_elements("softcap", y.kind(), n, &[Arg::In(x, n), Arg::Float(cap), Arg::Out(y, n), Arg::Int(n)])
+        self.packed_elements(
+            "softcap",
+            y.kind(),
+            [n, 0],
+            &[Arg::In(x, n), Arg::Float(cap), Arg::Out(y, n), Arg::Int(n)],
+        )
     }
 
     /// The last `n` of `len` positions of each sequence.
@@ -154,6 +159,6 @@ impl Gpu {
         assert!(n <= len, "the last {n} of {len} positions");
         let io = [Arg::In(x, sequences * len * cols), Arg::Int(n), Arg::Out(y, sequences * n * cols)];
         let sizes = [sequences, len, cols].map(Arg::Int);
-        self.by_rows("tail", x.kind(), sequences * n, &[io, sizes].concat())
+        self.packed_rows("tail", x.kind(), [sequences * n, cols], &[io, sizes].concat())
     }
 }
