@@ -347,10 +347,10 @@ impl Gpu {
         unsafe { self.driver.replay(&recorded.graph) }
     }
 
-    /// How often kernels of this name were started, of whatever types, by all that share this GPU; what was recorded counts
-    /// once.
+    /// How often kernels of this name were started, or one instance as `rms_norm<bf16>`, by all that share this GPU; what was
+    /// recorded counts once.
     pub fn starts(&self, name: &str) -> u64 {
-        let of = |kernel: &str| kernel.split('<').next() == Some(name);
+        let of = |kernel: &str| kernel == name || kernel.split('<').next() == Some(name);
         self.lock().iter().filter(|(kernel, _)| of(kernel)).map(|(_, (_, starts))| starts).sum()
     }
 

@@ -46,6 +46,13 @@ pub(crate) fn all(open: impl Fn() -> Cuda, storage: Kind) {
         check.attention().unwrap();
         check.losses().unwrap();
         check.table();
+        if case == 0 {
+            // Heads that lanes have in packs, of every number of lanes.
+            for dim in [32, 128] {
+                check.heads = Heads { query: 4, kv: 2, dim };
+                check.exclude_self().unwrap();
+            }
+        }
     }
 }
 

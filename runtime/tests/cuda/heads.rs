@@ -5,16 +5,15 @@ use sixpack_runtime::cpu::Mat;
 use sixpack_runtime::cuda::{Act, Buffer, Cuda, Kind, Weight};
 use sixpack_runtime::{Heads, Ops, Projection, Rope};
 
-/// Sequences, positions, heads, and channels that turn: heads that lanes have in packs, with a last group that is not
-/// full, and others.
-const CASES: [(usize, usize, Heads, usize); 7] = [
-    (1, 1, Heads { query: 2, kv: 1, dim: 6 }, 2),
-    (2, 17, Heads { query: 6, kv: 2, dim: 10 }, 6),
-    (2, 19, Heads { query: 8, kv: 4, dim: 64 }, 16),
-    (1, 33, Heads { query: 3, kv: 1, dim: 64 }, 64),
-    (1, 21, Heads { query: 2, kv: 2, dim: 128 }, 24),
-    (1, 9, Heads { query: 5, kv: 1, dim: 64 }, 18),
-    (1, 12, Heads { query: 2, kv: 1, dim: 128 }, 8),
+/// Sequences, positions, heads, channels that turn, and the lanes that have a head in f32 and in bf16 (0 where a warp has it).
+const CASES: [(usize, usize, Heads, usize, [usize; 2]); 7] = [
+    (1, 1, Heads { query: 2, kv: 1, dim: 6 }, 2, [0, 0]),
+    (2, 17, Heads { query: 6, kv: 2, dim: 10 }, 6, [0, 0]),
+    (2, 19, Heads { query: 8, kv: 4, dim: 64 }, 16, [16, 8]),
+    (1, 33, Heads { query: 3, kv: 1, dim: 64 }, 64, [16, 8]),
+    (1, 21, Heads { query: 2, kv: 2, dim: 128 }, 48, [0, 16]),
+    (1, 9, Heads { query: 5, kv: 1, dim: 64 }, 18, [0, 0]),
+    (1, 12, Heads { query: 3, kv: 1, dim: 32 }, 8, [8, 0]),
 ];
 
 /// Channels of the input.
@@ -35,7 +34,7 @@ struct Case {
 type Found = Vec<(&'static str, Vec<f32>)>;
 
 pub(crate) fn all(open: impl Fn() -> Cuda, storage: Kind) {
-    for (i, (sequences, len, heads, dims)) in CASES.into_iter().enumerate() {
+    for (i, (sequences, len, heads, dims, lanes)) in CASES.into_iter().enumerate() {
         let mut ops = open();
         let mut random = i as u64;
         let mut act = |cols: usize| {
@@ -46,7 +45,13 @@ pub(crate) fn all(open: impl Fn() -> Cuda, storage: Kind) {
         let dy = values(&mut random, sequences * len * heads.query * heads.dim);
         let mut case = Case { ops, random, heads, rope: Rope { dims, base: 100.0 }, x, embedding, dy };
         for embeds in [true, false] {
-            let (plain, joined) = (case.run(embeds, false), case.run(embeds, true));
+            let kernels = ["project_heads", "project_heads_backward"]
+                .map(|name| format!("{name}<{storage}, {}>", lanes[usize::from(storage == Kind::Bf16)]));
+            let starts = |ops: &Cuda| kernels.each_ref().map(|kernel| ops.gpu().starts(kernel));
+            let plain = case.run(embeds, false);
+            let before = starts(&case.ops);
+            let joined = case.run(embeds, true);
+            assert_eq!(starts(&case.ops), before.map(|n| n + 1), "case {i}: {kernels:?}");
             for ((what, expected), (_, found)) in plain.iter().zip(&joined) {
                 // A single sum is much smaller than its parts, whose sizes the value embedding's gradients have.
                 let size = if expected.len() == 1 { &plain[5].1 } else { expected };
