@@ -6,5 +6,7 @@ pub(crate) mod documents;
 pub(crate) mod gradients;
 #[path = "../../runtime/tests/cuda/heads.rs"]
 pub(crate) mod heads;
+#[path = "../../runtime/tests/cuda/packs.rs"]
+pub(crate) mod packs;
 #[path = "../../runtime/tests/cuda/suite.rs"]
 pub(crate) mod suite;

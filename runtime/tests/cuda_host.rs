@@ -22,6 +22,7 @@ mod cuda {
     pub(crate) mod libraries;
     pub(crate) mod library;
     pub(crate) mod mistakes;
+    pub(crate) mod packs;
     pub(crate) mod suite;
 }
 

@@ -81,7 +81,17 @@ fn compiles(compiler: &Compiler, source: &Source, architecture: &'static str) ->
         assert!(usage.registers > 0 && usage.stack == 0 && usage.spills == 0, "{usage:?}\n{}", compiled.log);
         assert!(usage.shared <= SHARED, "{usage:?}");
     }
+    for (kernel, name) in source.kernels.iter().zip(&compiled.names).filter(|(kernel, _)| is_packed(kernel)) {
+        let (_, body) = compiled.assembly.split_once(&format!(".entry {name}(")).expect("a kernel's text");
+        let body = body.split(".entry ").next().unwrap_or_default();
+        assert!(body.contains("ld.global.v4.") && !body.contains(".local"), "{kernel} reads no 16 bytes at once");
+    }
     named
+}
+
+/// Whether it takes 16 bytes of numbers at once.
+fn is_packed(kernel: &str) -> bool {
+    [", 4>", ", 8>", "<4>"].iter().any(|end| kernel.ends_with(end))
 }
 
 /// What the assembler says of each function: its name in the code, and what it takes.

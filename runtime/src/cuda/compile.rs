@@ -25,6 +25,8 @@ pub struct Compiled {
     pub names: Vec<String>,
     /// What the assembler says: registers, spills, shared memory.
     pub log: String,
+    /// What the assembler was given (PTX). Of kernels that were kept by an earlier run there is neither.
+    pub assembly: String,
 }
 
 impl Compiler {
@@ -80,7 +82,8 @@ impl Compiler {
         let names = names.iter().map(|name| program.name(name)).collect::<Result<_, _>>();
         let names = names.map_err(|e| failed(source, &e.to_string()))?;
         let code = program.code().map_err(|e| failed(source, &e.to_string()))?;
-        Ok(Compiled { code, names, log })
+        let assembly = program.assembly().map_err(|e| failed(source, &e.to_string()))?;
+        Ok(Compiled { code, names, log, assembly })
     }
 }
 
@@ -90,6 +93,12 @@ fn failed(source: &Source, reason: &str) -> Error {
 
 fn text(text: &str) -> CString {
     CString::new(text).expect("sources have no zero bytes")
+}
+
+/// A text that ends in zero.
+fn words(text: &[c_char]) -> String {
+    let bytes: Vec<u8> = text.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A program of NVRTC, destroyed with this value.
@@ -135,9 +144,12 @@ impl Program {
 
     fn log(&self) -> String {
         // SAFETY: the program is alive.
-        let log = unsafe { result::get_program_log(self.0) }.unwrap_or_default();
-        let bytes: Vec<u8> = log.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        words(&unsafe { result::get_program_log(self.0) }.unwrap_or_default())
+    }
+
+    fn assembly(&self) -> Result<String, result::NvrtcError> {
+        // SAFETY: the program is alive and compiled.
+        Ok(words(&unsafe { result::get_ptx(self.0) }?))
     }
 
     fn code(&self) -> Result<Vec<u8>, result::NvrtcError> {

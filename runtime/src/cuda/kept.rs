@@ -52,7 +52,7 @@ fn unwrap(file: &[u8]) -> Option<Compiled> {
         names.push(String::from_utf8(rest[..end].to_vec()).ok()?);
         rest = &rest[end + 1..];
     }
-    Some(Compiled { code: rest.to_vec(), names, log: String::new() })
+    Some(Compiled { code: rest.to_vec(), names, log: String::new(), assembly: String::new() })
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_found_again_and_what_is_damaged_is_not() {
         let names = vec!["_Z5tail".to_owned(), "_Z3add".to_owned()];
-        let compiled = Compiled { code: vec![7, 0, 9], names, log: String::new() };
+        let compiled = Compiled { code: vec![7, 0, 9], names, log: String::new(), assembly: String::new() };
         let file = wrap(&compiled);
         assert_eq!(unwrap(&file), Some(compiled));
         for at in 0..file.len() {

@@ -50,6 +50,8 @@ pub(crate) const MISTAKES: &[&str] = &[
     "own_wait",
     "no_wait",
     "half_a_chunk",
+    "read_between",
+    "write_between",
 ];
 
 /// Those of `host/fragments.cu`: products of a warp.

@@ -72,6 +72,10 @@ pub(crate) fn bounds(kernels: &Kernels) {
         assert_eq!(error, "past_the_end wrote outside of its memory");
         let error = kernels.run("past_the_shared_end", 1, THREADS, seed).unwrap_err();
         assert_eq!(error, "a write outside of shared memory");
+        for kernel in ["read_between", "write_between"] {
+            let error = kernels.run(kernel, 1, THREADS, seed).unwrap_err();
+            assert!(error.contains("16 bytes at once at what is no multiple of them"), "{kernel}: {error}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use sixpack_runtime::cpu::{Dense, Mat, Reference};
 use sixpack_runtime::cuda::{Cuda, Gpu, Kind, Settings};
 use sixpack_runtime::{Batch, Error, Pass, ReadBack, Weights, forward, model, now};
 
-use super::{documents, gradients, heads};
+use super::{documents, gradients, heads, packs};
 use crate::twins::{self, Backend};
 use crate::{conformance, golden, session};
 
@@ -30,6 +30,8 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("bf16::losses", losses),
     ("bf16::heads", || heads::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
     ("bf16::documents", || documents::all(&ops(Kind::Bf16), Kind::Bf16)),
+    ("f32::packs", || packs::all(&mut ops(Kind::F32))),
+    ("bf16::packs", || packs::all(&mut ops(Kind::Bf16))),
     ("bf16::gradients", || gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
     ("bf16::gradients_with_the_library", || gradients::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
 ];

@@ -1,4 +1,5 @@
 // Kernels with a mistake each, by which the host's checks are tested.
+#include "../packs.cuh"
 #include "../tensor_core.cuh"
 
 // No barrier between writing and reading what others wrote.
@@ -122,4 +123,15 @@ __global__ void half_a_chunk(float *y) {
     end_copies();
     wait_copies<0>();
     y[threadIdx.x] = 1.0f;
+}
+
+// 16 bytes at once, from between two of them and to it.
+__global__ void read_between(float *y) {
+    const Pack<float, 4> own = fetch<4>(y + 2);
+    y[threadIdx.x] = own[0];
+}
+
+__global__ void write_between(float *y) {
+    y[threadIdx.x] = 1.0f;
+    put(y + 2, packed<float, 4>([](int) { return 1.0f; }));
 }

@@ -24,6 +24,9 @@ pub(super) use self::project_heads::{Projected, Projections};
 /// Threads of most blocks.
 const THREADS: u32 = 256;
 
+/// Blocks for each multiprocessor, which runs 3 to 8 of them at once: a multiple of most of these, so that none is left over.
+const FILLED: usize = 24;
+
 /// Blocks for each multiprocessor where each has sums of its own, which are added afterwards: as many as run at once.
 const ADDING: usize = 3;
 
@@ -33,7 +36,7 @@ pub(super) type Extent = [usize; 2];
 impl Gpu {
     /// Blocks for so many pieces of work, of which each takes some at once: enough to fill the GPU, and not more.
     fn blocks(&self, work: usize, at_once: usize) -> [usize; 3] {
-        [work.div_ceil(at_once).min(16 * self.facts().multiprocessors), 1, 1]
+        [work.div_ceil(at_once).min(FILLED * self.facts().multiprocessors), 1, 1]
     }
 
     /// A kernel with a warp for each row.
@@ -50,7 +53,7 @@ impl Gpu {
     /// A kernel with a lane for each pack of channels, and a warp for each of the rows that a block takes.
     fn packed_channels(&self, name: &str, kind: Kind, [rows, cols]: Extent, args: &[Arg<'_>]) -> Result<()> {
         let n = pack(kind, cols, args);
-        self.start(&format!("{name}<{kind}, {n}>"), self.by_channels([rows, cols], n, 16), THREADS, args)
+        self.start(&format!("{name}<{kind}, {n}>"), self.by_channels([rows, cols], n, FILLED), THREADS, args)
     }
 
     /// The grid of such a kernel, with packs of `n`, and not many more than so many blocks for each multiprocessor.
@@ -91,17 +94,39 @@ impl Gpu {
 /// Numbers that a kernel takes at once: as many as 16 bytes have, where rows are multiples of them (0 where the kernel has
 /// none) and memory begins at multiples of 16 bytes; otherwise one. What has fewer numbers, and counts, are read one by one.
 fn pack(kind: Kind, cols: usize, args: &[Arg<'_>]) -> usize {
+    let floats = args.iter().filter_map(|arg| match arg {
+        Arg::In(buffer, len) | Arg::Out(buffer, len) if buffer.kind() != Kind::Int => Some((*len, buffer.address())),
+        _ => None,
+    });
+    pack_of(kind, cols, floats)
+}
+
+/// The same of memory by its elements and address.
+fn pack_of(kind: Kind, cols: usize, mut floats: impl Iterator<Item = (usize, u64)>) -> usize {
     let most = 16 / kind.bytes();
-    let fits = |arg: &Arg<'_>| match arg {
-        Arg::In(buffer, len) | Arg::Out(buffer, len) => {
-            buffer.kind() == Kind::Int || *len < most || buffer.address().is_multiple_of(16)
-        }
-        Arg::Null | Arg::Int(_) | Arg::Float(_) => true,
-    };
-    if cols.is_multiple_of(most) && args.iter().all(fits) { most } else { 1 }
+    let fits = cols.is_multiple_of(most) && floats.all(|(len, at)| len < most || at.is_multiple_of(16));
+    if fits { most } else { 1 }
 }
 
 /// Memory or none.
 fn maybe(buffer: Option<&Buffer>, len: usize) -> Arg<'_> {
     buffer.map_or(Arg::Null, |buffer| Arg::In(buffer, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_are_taken_where_sizes_and_addresses_allow_it() {
+        let of = |kind, cols, floats: &[(usize, u64)]| pack_of(kind, cols, floats.iter().copied());
+        assert_eq!(of(Kind::Bf16, 512, &[(1024, 0x200), (512, 0x7f10)]), 8);
+        assert_eq!(of(Kind::F32, 12, &[(24, 0x200)]), 4);
+        assert_eq!(of(Kind::Bf16, 12, &[(24, 0x200)]), 1);
+        // Elements without rows, and single values between others.
+        assert_eq!(of(Kind::Bf16, 0, &[(1003, 0x200), (1, 0x204)]), 8);
+        for at in [0x202, 0x208, 0x7f0c] {
+            assert_eq!(of(Kind::Bf16, 512, &[(1024, 0x200), (512, at)]), 1);
+        }
+    }
 }
