@@ -8,9 +8,9 @@ use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Artifact, ModelConfig};
 use sixpack_runtime::count::training_flops;
 use sixpack_runtime::cuda::{Gpu, Kind, Settings};
-use sixpack_train::cuda::{self, Learner, Rules};
+use sixpack_train::cuda::{self, IN_FLIGHT, Learner, Rules};
 use sixpack_train::optim::{self, AdamW, Groups, Matrix, Muon, Now};
-use sixpack_train::{CpuEngine, Optimizer, Sequences, init};
+use sixpack_train::{Alone, CpuEngine, Optimizer, Sequences, init};
 
 use crate::Bench;
 
@@ -132,11 +132,21 @@ pub(crate) fn speed(bench: &Bench) -> Result<Value, String> {
         for _ in 0..3 {
             learner.step(&batch, recurrence, now).map_err(text)?;
         }
+        let before = learner.gpu().stalls();
         let start = Instant::now();
         for _ in 0..steps {
-            learner.step(&batch, recurrence, now).map_err(text)?;
+            if learner.in_flight() == IN_FLIGHT {
+                learner.finish().map_err(text)?;
+            }
+            learner.queue(&batch, recurrence, now, &Alone).map_err(text)?;
         }
+        while learner.finish().map_err(text)?.is_some() {}
         let seconds = start.elapsed().as_secs_f64() / f64::from(steps);
+        let after = learner.gpu().stalls();
+        let (allocations, copies) = (after.allocations - before.allocations, after.copies - before.copies);
+        if allocations + copies > 0 {
+            return Err(format!("{steps} steps allocated {allocations} times and copied {copies} times unpinned"));
+        }
         let start = Instant::now();
         for _ in 0..steps {
             learner.update(now).map_err(text)?;

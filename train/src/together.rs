@@ -20,8 +20,8 @@ struct Identity {
     resumes: bool,
 }
 
-/// What a rank says after a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What a rank says after a step was begun.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Word {
     /// It was asked to stop: any rank's request stops all.
     pub(crate) stop: bool,
@@ -29,15 +29,28 @@ pub(crate) struct Word {
     pub(crate) seconds: f64,
     /// It is time for a checkpoint: rank 0 says so.
     pub(crate) save: bool,
+    /// What is begun is to be waited for: rank 0 says so.
+    pub(crate) look: bool,
     /// Bytes of text of its part of the batch: they add up.
     pub(crate) bytes: u64,
+    /// Of the steps that are done since the last word, its part of the mean loss, which add up, and the norm of the
+    /// gradients, which all have; as bits, so that what is no number arrives as it is.
+    pub(crate) found: Vec<[u64; 2]>,
 }
 
 /// What all ranks make of their words.
 pub(crate) fn agree(all: &dyn Collective, mine: Word) -> Result<Word> {
     let words = exchange(all, &mine)?;
-    let Word { seconds, save, .. } = words[0];
-    Ok(Word { stop: words.iter().any(|w| w.stop), seconds, save, bytes: words.iter().map(|w| w.bytes).sum() })
+    let Word { seconds, save, look, ref found, .. } = words[0];
+    let loss = |step: usize| words.iter().filter_map(|w| w.found.get(step)).map(|f| f64::from_bits(f[0])).sum::<f64>();
+    Ok(Word {
+        stop: words.iter().any(|w| w.stop),
+        seconds,
+        save,
+        look,
+        bytes: words.iter().map(|w| w.bytes).sum(),
+        found: found.iter().enumerate().map(|(step, [_, norm])| [loss(step).to_bits(), *norm]).collect(),
+    })
 }
 
 /// Refuses a number of ranks that cannot share a step's sequences evenly.

@@ -1,29 +1,32 @@
 //! The training loop, the same on every rank of a run; rank 0 also writes, measures and tells.
 
+mod ahead;
+mod engines;
 mod setup;
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sixpack_formats::Model;
 use sixpack_formats::estimate::{self, Sizes};
 use sixpack_formats::tokenizer::ByteTables;
-use sixpack_runtime::cuda::{Gpu, Kind};
 
-use crate::cuda::{self, Learner, Outcome, Rules};
+use crate::cuda::{self, Learner, Outcome};
 use crate::engine::{CpuEngine, Sequences};
 use crate::event::{self, Event};
 use crate::loader::Loader;
-use crate::optim::{self, Now};
+use crate::optim::Now;
 use crate::params;
 use crate::recipe::Recipe;
 use crate::resume::State;
 use crate::schedule::Progress;
 use crate::together::{Word, agree, check_world, same_run, same_weights};
-use crate::{Collective, Error, Params, Result, init};
+use crate::{Error, Params, Result, init};
+
+use ahead::Ahead;
+use engines::{Engines, drain, is_a_number, learner, put};
 
 pub use setup::{Setup, Sizing, Validation};
 
@@ -44,14 +47,21 @@ pub struct Trainer<'a> {
     saved: Option<u64>,
 }
 
-/// What one step did.
-struct Step {
-    loss: f64,
-    grad_norm: f64,
+/// A step that was begun.
+struct Begun {
+    /// Steps before it.
+    before: u64,
     now: Now,
     recurrence: bool,
-    /// Bytes of text of the targets, if the byte tables are known.
+    /// Bytes of text of the targets of all ranks, if the byte tables are known.
     bytes: u64,
+}
+
+/// A step that is done.
+struct Step {
+    begun: Begun,
+    loss: f64,
+    grad_norm: f64,
 }
 
 /// Sums over the steps since the last event.
@@ -62,6 +72,16 @@ struct Since {
     nats: f64,
     bytes: u64,
     seconds: f64,
+}
+
+/// How a run goes on: steps that were begun, and what those have found that are done.
+#[derive(Default)]
+struct Course {
+    begun: VecDeque<Begun>,
+    since: Since,
+    last: Option<Step>,
+    /// Seconds from the beginning of the last step to that of the one before.
+    pace: f64,
 }
 
 impl<'a> Trainer<'a> {
@@ -170,50 +190,12 @@ impl<'a> Trainer<'a> {
         }
         same_weights(all, &self.state.weights, self.state.step)?;
         self.warm_up()?;
-        let mut since = Since::default();
-        let mut saved = Instant::now();
-        let mut first = true;
-        let mut stopped = self.stopped()?;
-        // What agreeing on the step before took.
-        let mut owed = 0.0;
-        while !stopped && !self.recipe.budget.spent(self.state.step, self.state.elapsed) {
-            let start = Instant::now();
-            let step = self.advance()?;
-            let seconds = start.elapsed().as_secs_f64() + owed;
-            let interval = self.recipe.run.checkpoint_seconds;
-            let save = interval > 0.0 && saved.elapsed().as_secs_f64() >= interval;
-            let word = agree(all, Word { stop: self.asked_to_stop(), seconds, save, bytes: step.bytes })?;
-            owed = start.elapsed().as_secs_f64() + owed - seconds;
-            let step = Step { bytes: word.bytes, ..step };
-            self.state.elapsed += word.seconds;
-            stopped = word.stop;
-            let over = stopped || self.recipe.budget.spent(self.state.step, self.state.elapsed);
-            let looks = due(self.state.step, self.recipe.run.log_steps) || (word.save && !over);
-            if looks {
-                self.settle()?;
-            }
-            if self.leads() {
-                since.add(&step, self.recipe.batch.tokens_per_step as u64, word.seconds);
-                let size = self.setup.sizing.filter(|s| first || over || self.due_to_measure(s, word.seconds));
-                if first || due(self.state.step, self.recipe.run.log_steps) || size.is_some() || over {
-                    if !looks {
-                        self.settle()?;
-                    }
-                    on_event(&Event::Step(self.progress(&step, &since, size)?));
-                    first = false;
-                    since = Since::default();
-                }
-                if let Some(validation) = self.setup.validation.filter(|v| due(self.state.step, v.every_steps)) {
-                    on_event(&self.validate(validation.tokens)?);
-                }
-            }
-            if word.save && !over {
-                self.checkpoint(on_event)?;
-                saved = Instant::now();
-            } else if due(self.state.step, self.recipe.run.log_steps) {
-                same_weights(all, &self.state.weights, self.state.step)?;
-            }
-        }
+        let (loader, tables) = (self.state.loader.clone(), self.setup.byte_tables.clone());
+        let count = self.recipe.sequences_per_step();
+        let stopped = std::thread::scope(|scope| {
+            let ahead = Ahead::start(scope, loader, count, tables);
+            self.go_on(&ahead, on_event)
+        })?;
         self.settle()?;
         self.checkpoint(on_event)?;
         // Nobody takes the run for done before rank 0 has written its end.
@@ -225,24 +207,134 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Takes one step, whatever the budget.
-    fn advance(&mut self) -> Result<Step> {
-        let recurrence = self.recurrence();
-        let on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
-        let (step, batch) = advance(&self.recipe, on, &mut self.state, recurrence, self.setup.all)?;
-        let bytes = self.setup.byte_tables.as_ref().map_or(0, |tables| text_bytes(tables, &batch));
-        Ok(Step { bytes, ..step })
+    /// Takes steps until the budget is spent or a stop is asked for; whether one was. None is in flight afterwards.
+    fn go_on(&mut self, ahead: &Ahead, on_event: &mut dyn FnMut(&Event)) -> Result<bool> {
+        let all = self.setup.all;
+        let mut course = Course::default();
+        let mut saved = Instant::now();
+        let mut first = true;
+        let mut stopped = self.stopped()?;
+        let mut over = stopped || self.spent(&course);
+        // When the clock was last read.
+        let mut lap = Instant::now();
+        while !over {
+            let done = self.begin(ahead, &mut course)?;
+            let seconds = lap.elapsed().as_secs_f64();
+            lap = Instant::now();
+            let log = due(self.state.step, self.recipe.run.log_steps);
+            let measures = self.setup.sizing.filter(|s| self.due_to_measure(s, seconds));
+            let validates = self.setup.validation.filter(|v| due(self.state.step, v.every_steps));
+            let interval = self.recipe.run.checkpoint_seconds;
+            let word = Word {
+                stop: self.asked_to_stop(),
+                seconds,
+                save: interval > 0.0 && saved.elapsed().as_secs_f64() >= interval,
+                look: first || measures.is_some() || validates.is_some(),
+                bytes: course.begun.back().map_or(0, |begun| begun.bytes),
+                ..Word::default()
+            };
+            let word = self.agree(word, done.as_slice(), &mut course)?;
+            course.pace = word.seconds;
+            stopped = word.stop;
+            over = stopped || self.spent(&course);
+            let looks = log || (word.save && !over);
+            if looks || word.look || over {
+                self.wait_for_all(&mut lap, &mut course)?;
+            }
+            // From here on the clock stands still.
+            let owed = lap.elapsed();
+            if looks {
+                self.settle()?;
+            }
+            if self.leads() {
+                let size = self.setup.sizing.filter(|_| first || over || measures.is_some());
+                if first || log || size.is_some() || over {
+                    if !looks {
+                        self.settle()?;
+                    }
+                    on_event(&Event::Step(self.progress(&course, size)?));
+                    first = false;
+                    course.since = Since::default();
+                }
+                if let Some(validation) = validates {
+                    on_event(&self.validate(validation.tokens)?);
+                }
+            }
+            if word.save && !over {
+                self.checkpoint(on_event)?;
+                saved = Instant::now();
+            } else if log {
+                same_weights(all, &self.state.weights, self.state.step)?;
+            }
+            lap = Instant::now() - owed;
+        }
+        Ok(stopped)
+    }
+
+    /// Whether the budget is spent once all steps are done that were begun.
+    fn spent(&self, course: &Course) -> bool {
+        let to_come = course.begun.len() as f64 * course.pace;
+        self.recipe.budget.spent(self.state.step, self.state.elapsed + to_come)
+    }
+
+    /// Begins a step, whatever the budget. Returns what one has found that is done, this or one before.
+    fn begin(&mut self, ahead: &Ahead, course: &mut Course) -> Result<Option<Outcome>> {
+        let drawn = ahead.take();
+        let before = self.state.step;
+        let how = (self.recurrence(), now(&self.recipe, &self.state));
+        let mut on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
+        let done = on.step(&self.recipe, &mut self.state, &drawn.batch, how, self.setup.all)?;
+        self.state.loader.seek(&drawn.position)?;
+        let (recurrence, now) = how;
+        course.begun.push_back(Begun { before, now, recurrence, bytes: drawn.bytes });
+        Ok(done)
+    }
+
+    /// Waits until no step is in flight; that counts.
+    fn wait_for_all(&mut self, lap: &mut Instant, course: &mut Course) -> Result<()> {
+        let done = drain(self.learner.as_mut())?;
+        // The same on all ranks.
+        if done.is_empty() {
+            return Ok(());
+        }
+        let seconds = lap.elapsed().as_secs_f64();
+        *lap = Instant::now();
+        self.agree(Word { seconds, ..Word::default() }, &done, course).map(drop)
+    }
+
+    /// Agrees on the time, and on what steps have found that are done, which every rank has as many of.
+    fn agree(&mut self, mine: Word, done: &[Outcome], course: &mut Course) -> Result<Word> {
+        let bits = |outcome: &Outcome| [outcome.loss, outcome.grad_norm].map(f64::to_bits);
+        let word = agree(self.setup.all, Word { found: done.iter().map(bits).collect(), ..mine })?;
+        if let Some(begun) = course.begun.back_mut().filter(|_| word.bytes > 0) {
+            begun.bytes = word.bytes;
+        }
+        self.state.elapsed += word.seconds;
+        course.since.seconds += word.seconds;
+        for found in &word.found {
+            let [loss, grad_norm] = found.map(f64::from_bits);
+            let begun = course.begun.pop_front().expect("a step that is done was begun");
+            is_a_number(begun.before, loss, grad_norm)?;
+            let step = Step { begun, loss, grad_norm };
+            course.since.add(&step, self.recipe.batch.tokens_per_step as u64);
+            course.last = Some(step);
+        }
+        Ok(word)
     }
 
     /// Fills caches and starts threads before the clock runs: steps on a copy of the state, which is then dropped.
     fn warm_up(&mut self) -> Result<()> {
         let mut trial = self.state.clone();
         let warmed = self.steps_on(&mut trial);
-        // A GPU has one state only. Also where the run is asked to stop meanwhile.
-        match &mut self.learner {
-            Some(learner) => warmed.and(put(learner, &self.state)),
-            None => warmed,
+        // Also where the run is asked to stop meanwhile.
+        let found = drain(self.learner.as_mut())?;
+        warmed?;
+        // A GPU has one state only.
+        if let Some(learner) = &mut self.learner {
+            put(learner, &self.state)?;
+            learner.gpu().wait()?;
         }
+        found.iter().try_for_each(|found| is_a_number(self.state.step, found.loss, found.grad_norm))
     }
 
     /// Steps that leave a trace in `trial` only, and on a GPU.
@@ -252,8 +344,13 @@ impl<'a> Trainer<'a> {
                 if self.stopped()? {
                     return Ok(());
                 }
-                let on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
-                advance(&self.recipe, on, trial, recurrence, self.setup.all)?;
+                let batch = trial.loader.next_batch(self.recipe.sequences_per_step());
+                let how = (recurrence, now(&self.recipe, trial));
+                let mut on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
+                let before = trial.step;
+                if let Some(found) = on.step(&self.recipe, trial, &batch, how, self.setup.all)? {
+                    is_a_number(before, found.loss, found.grad_norm)?;
+                }
             }
         }
         Ok(())
@@ -286,13 +383,13 @@ impl<'a> Trainer<'a> {
         Ok(agree(self.setup.all, Word { stop: self.asked_to_stop(), ..Word::default() })?.stop)
     }
 
-    /// Whether a size is to be measured after a step that took so many seconds.
+    /// Whether a size is to be measured after a step that takes so many seconds, which are still to be counted.
     fn due_to_measure(&self, sizing: &Sizing<'_>, seconds: f64) -> bool {
         let State { step, elapsed, .. } = self.state;
         let tenth = |step, elapsed| (10.0 * self.recipe.budget.fraction(step, elapsed)) as u64;
         match sizing.every_steps {
             Some(every) => due(step, every),
-            None => tenth(step, elapsed) > tenth(step - 1, elapsed - seconds),
+            None => tenth(step, elapsed + seconds) > tenth(step - 1, elapsed),
         }
     }
 
@@ -309,8 +406,11 @@ impl<'a> Trainer<'a> {
         Ok((self.sized.as_ref().map_or(estimated, corrected), false))
     }
 
-    fn progress(&mut self, last: &Step, since: &Since, size: Option<Sizing<'_>>) -> Result<event::Progress> {
+    /// How the run stands when no step is in flight.
+    fn progress(&mut self, course: &Course, size: Option<Sizing<'_>>) -> Result<event::Progress> {
         let (sizes, measured) = self.sizes(size)?;
+        let since = &course.since;
+        let Step { begun, grad_norm, .. } = course.last.as_ref().expect("a step is done");
         let State { step, tokens, elapsed, .. } = self.state;
         let ms_per_step = 1e3 * since.seconds / since.steps.max(1) as f64;
         let budget = &self.recipe.budget;
@@ -324,10 +424,10 @@ impl<'a> Trainer<'a> {
             bits_per_byte: bits_per_byte(since.nats, since.bytes),
             tokens_per_second: since.tokens as f64 / since.seconds,
             ms_per_step,
-            lr_scale: f64::from(last.now.lr_scale),
-            momentum: f64::from(last.now.momentum),
-            grad_norm: last.grad_norm,
-            recurrence: last.recurrence,
+            lr_scale: f64::from(begun.now.lr_scale),
+            momentum: f64::from(begun.now.momentum),
+            grad_norm: *grad_norm,
+            recurrence: begun.recurrence,
             projected_bytes: sizes.total(),
             projected: sizes,
             measured,
@@ -370,12 +470,11 @@ impl<'a> Trainer<'a> {
 }
 
 impl Since {
-    fn add(&mut self, step: &Step, tokens: u64, seconds: f64) {
+    fn add(&mut self, step: &Step, tokens: u64) {
         self.steps += 1;
         self.tokens += tokens;
         self.nats += step.loss * tokens as f64;
-        self.bytes += step.bytes;
-        self.seconds += seconds;
+        self.bytes += step.begun.bytes;
     }
 }
 
@@ -388,66 +487,14 @@ fn progress(recipe: &Recipe, state: &State<'_>) -> Progress {
     Progress { step: state.step, fraction: recipe.budget.fraction(state.step, state.elapsed) }
 }
 
-/// What computes: a GPU if there is one, else the CPU.
-struct Engines<'a> {
-    cpu: &'a CpuEngine,
-    gpu: Option<&'a mut Learner>,
-}
-
-/// A learner with the state of a run.
-fn learner(gpu: &Arc<Gpu>, recipe: &Recipe, state: &State<'_>) -> Result<Learner> {
-    let rules = Rules {
-        micro_batch: recipe.batch.on_gpu(),
-        grad_clip: recipe.optimizer.grad_clip,
-        ema_decay: recipe.optimizer.ema_decay,
-    };
-    let weights = [&state.weights, &state.average];
-    let mut learner = Learner::new(gpu, Kind::Bf16, &recipe.model, recipe.optimizer.groups(), rules, weights)?;
-    put(&mut learner, state)?;
-    Ok(learner)
-}
-
-/// Gives a learner the state of a run.
-fn put(learner: &mut Learner, state: &State<'_>) -> Result<()> {
-    let buffers: BTreeMap<String, &[f32]> = state.optimizer.buffers().collect();
-    let take = |name: &str| buffers.get(name).map(|buffer| buffer.to_vec());
-    learner.restore([&state.weights, &state.average], state.optimizer.steps(), take)
-}
-
-/// One optimizer step: batch, gradients, clip, update, average. Returns this rank's part of the batch.
-fn advance(
-    recipe: &Recipe,
-    on: Engines<'_>,
-    state: &mut State<'_>,
-    recurrence: bool,
-    all: &dyn Collective,
-) -> Result<(Step, Sequences)> {
+/// What the schedules say of the next step.
+fn now(recipe: &Recipe, state: &State<'_>) -> Now {
     let progress = progress(recipe, state);
-    let batch = state.loader.next_batch(recipe.sequences_per_step());
-    let now = Now {
+    Now {
         lr_scale: recipe.schedule.lr.value(progress) as f32,
         momentum: recipe.schedule.momentum.value(progress) as f32,
         decay_scale: recipe.schedule.weight_decay.value(progress) as f32,
-    };
-    let is_a_number = |loss: f64, grad_norm: f64| match loss.is_finite() && grad_norm.is_finite() {
-        true => Ok(()),
-        false => Err(Error::Diverged { step: state.step, loss, grad_norm }),
-    };
-    let (loss, grad_norm) = if let Some(learner) = on.gpu {
-        let Outcome { loss, grad_norm } = learner.step_of_all(&batch, recurrence, now, all)?;
-        is_a_number(loss, grad_norm)?;
-        (loss, grad_norm)
-    } else {
-        let mut gradients = on.cpu.gradients_of_all(&state.weights, &batch, recurrence, all)?;
-        let grad_norm = optim::clip(&mut gradients.of, recipe.optimizer.grad_clip);
-        is_a_number(gradients.loss, grad_norm)?;
-        on.cpu.pool().install(|| state.optimizer.step_of_all(&mut state.weights, &gradients.of, now, all))?;
-        optim::average(&mut state.average, &state.weights, recipe.optimizer.ema_decay);
-        (gradients.loss, grad_norm)
-    };
-    state.step += 1;
-    state.tokens += recipe.batch.tokens_per_step as u64;
-    Ok((Step { loss, grad_norm, now, recurrence, bytes: 0 }, batch))
+    }
 }
 
 fn text_bytes(tables: &ByteTables, batch: &Sequences) -> u64 {

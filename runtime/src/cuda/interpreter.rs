@@ -12,7 +12,7 @@ use super::memory::{Buffer, Kind};
 use super::project_heads::ProjectHeads;
 use super::remembered::Remembered;
 use super::tape::{Call, Tape};
-use super::tokens::Tokens;
+use super::tokens::{Sections, Tokens};
 use crate::cpu::{self, Dense};
 use crate::{Batch, Error, Heads, Ops, Projection, ReadBack, Result, Rope, Site, Weights};
 
@@ -120,15 +120,35 @@ impl Cuda {
         })
     }
 
-    /// Takes the tokens of a pass that was [recorded](Gpu::record) and is to run on others: where those of the last pass
-    /// were, if there are as many. `vocab` is the tables' number of rows.
+    /// How many words [`Cuda::write_tokens`] writes for a pass over so many tokens; `vocab` is the tables' number of rows.
+    pub fn words(tokens: usize, vocab: usize) -> usize {
+        Sections::of(tokens, vocab).words()
+    }
+
+    /// Writes what a pass reads of its tokens, for a [`Feed`](super::Feed) to bring.
     ///
     /// # Errors
-    /// [`Error::Token`], and what the driver says.
-    pub fn take(&mut self, inputs: &[u32], targets: &[u32], vocab: usize) -> Result<()> {
+    /// [`Error::Token`].
+    ///
+    /// # Panics
+    /// If there are not as many targets as inputs, or too few words.
+    pub fn write_tokens(inputs: &[u32], targets: &[u32], vocab: usize, to: &mut [u32]) -> Result<()> {
         checked(inputs, vocab)?;
         checked(targets, vocab)?;
-        self.tokens.bring(&self.kept, inputs, targets, vocab)
+        Sections::of(inputs.len(), vocab).write(inputs, targets, to);
+        Ok(())
+    }
+
+    /// Takes the tokens of the next pass from what was brought: those of as many go to the same memory, so that a pass that
+    /// was [recorded](Gpu::record) runs on them.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// If `brought` is not what [`Cuda::write_tokens`] has written.
+    pub fn take(&mut self, inputs: &[u32], targets: &[u32], vocab: usize, brought: &Buffer) -> Result<()> {
+        self.tokens.take(&self.kept, [inputs, targets], &Sections::of(inputs.len(), vocab), brought)
     }
 
     /// An activation with these values.

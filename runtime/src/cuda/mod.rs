@@ -8,6 +8,7 @@ mod act;
 mod blas;
 pub mod compile;
 mod driver;
+mod feed;
 mod gpu;
 mod imagined;
 mod interpreter;
@@ -27,6 +28,7 @@ mod tokens;
 
 pub use act::{Act, Weight};
 pub use driver::{Facts, Stalls};
+pub use feed::Feed;
 pub use gpu::{Gpu, Recorded, Settings, gpus};
 pub use interpreter::{Cuda, is_control};
 pub use kernels::{Direction, Elsewhere, Group, Lengths, Moments, Product, Stack};

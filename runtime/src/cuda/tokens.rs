@@ -1,7 +1,9 @@
 //! The tokens that kernels read, in the GPU's memory.
 
+use std::ops::Range;
+
 use super::gpu::Gpu;
-use super::memory::Buffer;
+use super::memory::{Buffer, Kind};
 use crate::Result;
 
 /// Inputs and targets of the last pass. Those of the same number go to the same memory, so that a recorded pass runs on
@@ -11,6 +13,42 @@ pub(super) struct Tokens {
     inputs: Option<(Vec<u32>, Buffer)>,
     targets: Option<(Vec<u32>, Buffer)>,
     by_token: Option<[Buffer; 2]>,
+    /// All of them, where they come from a [`Feed`](super::Feed).
+    whole: Option<Buffer>,
+}
+
+/// Where the tokens of a pass are among the words that a step brings; each begins at a multiple of 256 bytes.
+pub(super) struct Sections {
+    inputs: Range<usize>,
+    targets: Range<usize>,
+    starts: Range<usize>,
+    order: Range<usize>,
+}
+
+impl Sections {
+    /// Of so many inputs, each with a target, from a table of `vocab` rows.
+    pub(super) fn of(tokens: usize, vocab: usize) -> Self {
+        let mut end = 0_usize;
+        let mut section = |len: usize| {
+            let start = end.next_multiple_of(64);
+            end = start + len;
+            start..end
+        };
+        Self { inputs: section(tokens), targets: section(tokens), starts: section(vocab + 1), order: section(tokens) }
+    }
+
+    /// Words of all.
+    pub(super) fn words(&self) -> usize {
+        self.order.end.next_multiple_of(64)
+    }
+
+    /// Writes all that the pass reads.
+    pub(super) fn write(&self, inputs: &[u32], targets: &[u32], to: &mut [u32]) {
+        to[self.inputs.clone()].copy_from_slice(inputs);
+        to[self.targets.clone()].copy_from_slice(targets);
+        let (before, order) = to.split_at_mut(self.order.start);
+        sort(inputs, &mut before[self.starts.clone()], &mut order[..inputs.len()]);
+    }
 }
 
 impl Tokens {
@@ -32,28 +70,37 @@ impl Tokens {
         match &self.by_token {
             Some(kept) if kept[0].len() == vocab + 1 && kept[1].len() == ids.len() => Ok(kept.clone()),
             _ => {
-                let [starts, order] = sorted(ids, vocab);
+                let (mut starts, mut order) = (vec![0; vocab + 1], vec![0; ids.len()]);
+                sort(ids, &mut starts, &mut order);
                 let kept = [gpu.ints(&starts)?, gpu.ints(&order)?];
                 Ok(self.by_token.insert(kept).clone())
             }
         }
     }
 
-    /// Writes the tokens of the next pass where those of the last one were.
-    pub(super) fn bring(&mut self, gpu: &Gpu, inputs: &[u32], targets: &[u32], vocab: usize) -> Result<()> {
-        place(&mut self.inputs, gpu, inputs)?;
-        place(&mut self.targets, gpu, targets)?;
-        let [starts, order] = sorted(inputs, vocab);
-        match &self.by_token {
-            Some(kept) if kept[0].len() == starts.len() && kept[1].len() == order.len() => {
-                gpu.write_ints(&kept[0], &starts)?;
-                gpu.write_ints(&kept[1], &order)
-            }
-            _ => {
-                self.by_token = Some([gpu.ints(&starts)?, gpu.ints(&order)?]);
-                Ok(())
-            }
+    /// Takes the tokens of the next pass from what a step has brought: to where those of the last one were.
+    pub(super) fn take(
+        &mut self,
+        gpu: &Gpu,
+        [inputs, targets]: [&[u32]; 2],
+        sections: &Sections,
+        brought: &Buffer,
+    ) -> Result<()> {
+        let whole = match &self.whole {
+            Some(whole) if whole.len() == brought.len() => whole,
+            _ => self.whole.insert(gpu.empty(Kind::Int, brought.len())?),
+        };
+        gpu.copy(brought, whole)?;
+        let part = |section: &Range<usize>| whole.part(section.clone());
+        self.by_token = Some([part(&sections.starts), part(&sections.order)]);
+        for (kept, ids, section) in
+            [(&mut self.inputs, inputs, &sections.inputs), (&mut self.targets, targets, &sections.targets)]
+        {
+            let mut known = kept.take().map(|(known, _)| known).unwrap_or_default();
+            ids.clone_into(&mut known);
+            *kept = Some((known, part(section)));
         }
+        Ok(())
     }
 }
 
@@ -71,18 +118,17 @@ fn place(kept: &mut Option<(Vec<u32>, Buffer)>, gpu: &Gpu, ids: &[u32]) -> Resul
 }
 
 /// Positions by token, by counting; a token's own stay in order.
-fn sorted(ids: &[u32], vocab: usize) -> [Vec<u32>; 2] {
-    let mut starts = vec![0_u32; vocab + 1];
+fn sort(ids: &[u32], starts: &mut [u32], order: &mut [u32]) {
+    starts.fill(0);
     ids.iter().for_each(|&id| starts[id as usize + 1] += 1);
-    for t in 0..vocab {
-        starts[t + 1] += starts[t];
+    for t in 1..starts.len() {
+        starts[t] += starts[t - 1];
     }
-    let (mut next, mut order) = (starts.clone(), vec![0; ids.len()]);
+    let mut next = starts.to_vec();
     for (position, &id) in ids.iter().enumerate() {
         order[next[id as usize] as usize] = position as u32;
         next[id as usize] += 1;
     }
-    [starts, order]
 }
 
 #[cfg(test)]
@@ -91,8 +137,13 @@ mod tests {
 
     #[test]
     fn positions_are_listed_by_token() {
-        let [starts, order] = sorted(&[2, 0, 2, 3, 0, 2], 5);
-        assert_eq!(starts, [0, 2, 2, 5, 6, 6]);
-        assert_eq!(order, [1, 4, 0, 2, 5, 3]);
+        let inputs = [2, 0, 2, 3, 0, 2];
+        let sections = Sections::of(6, 5);
+        let mut words = vec![9; sections.words()];
+        sections.write(&inputs, &[1; 6], &mut words);
+        assert_eq!(words[sections.inputs.clone()], inputs);
+        assert_eq!(words[sections.targets.clone()], [1; 6]);
+        assert_eq!(words[sections.starts.clone()], [0, 2, 2, 5, 6, 6]);
+        assert_eq!(words[sections.order.clone()], [1, 4, 0, 2, 5, 3]);
     }
 }

@@ -1,21 +1,26 @@
 //! Batches forward and backward.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use sixpack_formats::ModelConfig;
-use sixpack_runtime::cuda::{Act, Buffer, Cuda, Elsewhere, Gpu, Kind, Recorded, Stack, Weight, is_control};
+use sixpack_runtime::cuda::{
+    Act, Buffer, Cuda, Elsewhere, Feed, Gpu, Kind, Pinned, Recorded, Stack, Weight, is_control,
+};
 use sixpack_runtime::{Batch, Pass, Weights, forward, model};
 
 use super::layout::{Layout, Place};
 use super::update::Update;
-use crate::collective::exchange;
 use crate::optim::{Groups, Now};
 use crate::{Alone, Collective, Error, Params, Result, Sequences};
 
 /// Elements of a bucket of gradients.
 const BUCKET: usize = 1 << 22;
+
+/// Steps that may be queued and not done: the next one's work is there when a step ends, and the host never waits for the
+/// last one.
+pub const IN_FLIGHT: usize = 2;
 
 /// What a run does to gradients and averages, beside its optimizers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +36,7 @@ pub struct Rules {
 /// What one step found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
-    /// Mean loss in nats per token, before the update.
+    /// Mean loss in nats per token, before the update. Of several ranks the part of this one: they add up to the mean.
     pub loss: f64,
     /// Global norm of the gradients, before they were clipped.
     pub grad_norm: f64,
@@ -55,6 +60,12 @@ pub struct Learner {
     passes: HashMap<(bool, usize, usize), Running>,
     /// Sum of the losses of a step's targets.
     loss: Buffer,
+    /// What brings tokens.
+    feed: Feed,
+    /// What steps say, in turns: the sum of losses and the norm of gradients.
+    said: [Pinned; IN_FLIGHT],
+    /// Of the steps that are queued, where they say it, and the number of targets of all ranks.
+    queued: VecDeque<(usize, usize)>,
 }
 
 /// All tensors, in the orders of the layout.
@@ -110,8 +121,24 @@ impl Learner {
         let weights = built(config, &layout, [&tensors.weights, &tensors.read], Some(&tensors.gradients));
         let update = Update::new(&kept, storage, groups, &layout)?;
         let loss = kept.zeros(Kind::F32, 1)?;
-        let (config, passes) = (config.clone(), HashMap::new());
-        Ok(Self { gpu, kept, storage, config, layout, rules, tensors, weights, update, passes, loss })
+        let (config, passes, queued) = (config.clone(), HashMap::new(), VecDeque::new());
+        let (feed, said) = (Feed::new(&kept, Kind::Int)?, [kept.pinned(2)?, kept.pinned(2)?]);
+        Ok(Self {
+            gpu,
+            kept,
+            storage,
+            config,
+            layout,
+            rules,
+            tensors,
+            weights,
+            update,
+            passes,
+            loss,
+            feed,
+            said,
+            queued,
+        })
     }
 
     /// Steps taken.
@@ -119,36 +146,57 @@ impl Learner {
         self.update.steps()
     }
 
-    /// One step on a batch: gradients, clip, update, average.
+    /// One step on a batch: gradients, clip, update, average. Waits for it.
     ///
     /// # Errors
     /// An empty batch, a token outside the vocabulary, and what the driver says.
+    ///
+    /// # Panics
+    /// If other steps are in flight.
     pub fn step(&mut self, batch: &Sequences, recurrence: bool, now: Now) -> Result<Outcome> {
-        self.step_of_all(batch, recurrence, now, &Alone)
+        assert!(self.queued.is_empty(), "a step that waits comes after none that is in flight");
+        self.queue(batch, recurrence, now, &Alone)?;
+        Ok(self.finish()?.expect("a step was queued"))
     }
 
-    /// As [`Learner::step`] on the batches of all ranks, which are of one size: gradients are added up on the way. Every
-    /// rank then has the same weights.
+    /// Queues a step on the batches of all ranks, which are of one size, and does not wait for it: gradients are added up on
+    /// the way, and every rank then has the same weights.
     ///
     /// # Errors
     /// As [`Learner::step`]; if a rank was lost.
-    pub fn step_of_all(
-        &mut self,
-        batch: &Sequences,
-        recurrence: bool,
-        now: Now,
-        all: &dyn Collective,
-    ) -> Result<Outcome> {
+    ///
+    /// # Panics
+    /// If [`IN_FLIGHT`] steps are: [`Learner::finish`] makes room.
+    pub fn queue(&mut self, batch: &Sequences, recurrence: bool, now: Now, all: &dyn Collective) -> Result<()> {
+        assert!(self.in_flight() < IN_FLIGHT, "a step was queued before the one before the last was waited for");
         let world = all.rank().world;
         self.pass(batch, recurrence, world)?;
         if world > 1 {
             self.add_up(all)?;
         }
         self.update(now)?;
-        let sum = f64::from(self.gpu.read(&self.loss)?[0]);
-        let sums = exchange(all, &sum.to_bits())?.into_iter().map(f64::from_bits);
-        let loss = sums.sum::<f64>() / (batch.targets.len() * world) as f64;
-        Ok(Outcome { loss, grad_norm: self.update.grad_norm(&self.gpu)? })
+        let slot = self.steps() as usize % IN_FLIGHT;
+        let said = &mut self.said[slot];
+        said.copy_from(&self.loss, 0, None)?;
+        said.copy_from(&self.update.grad_norm(), 1, None)?;
+        self.queued.push_back((slot, batch.targets.len() * world));
+        Ok(())
+    }
+
+    /// Steps that are queued, and whose outcomes nobody has taken.
+    pub fn in_flight(&self) -> usize {
+        self.queued.len()
+    }
+
+    /// Waits for the first of the steps in flight, if there are any.
+    ///
+    /// # Errors
+    /// What the driver says of it.
+    pub fn finish(&mut self) -> Result<Option<Outcome>> {
+        let Some((slot, targets)) = self.queued.pop_front() else { return Ok(None) };
+        let [loss, grad_norm] = [0, 1].map(|i| self.said[slot].words().map(|words| f32::from_bits(words[i])));
+        let loss = f64::from(loss?) / targets as f64;
+        Ok(Some(Outcome { loss, grad_norm: f64::from(grad_norm?) }))
     }
 
     /// Adds up the gradients of all ranks, by way of the host: buckets travel while others are read.
@@ -196,17 +244,37 @@ impl Learner {
         if batch.inputs.is_empty() {
             return Err(Error::EmptyBatch);
         }
+        let size = self.rules.micro_batch * batch.len;
+        let vocab = self.config.vocab_size;
+        let parts = || batch.inputs.chunks(size).zip(batch.targets.chunks(size));
+        let words = |inputs: &[u32]| Cuda::words(inputs.len(), vocab);
+        let brought = self.feed.bring(parts().map(|(inputs, _)| words(inputs)).sum(), |mut to| {
+            parts().try_for_each(|(inputs, targets)| {
+                let (own, later) = std::mem::take(&mut to).split_at_mut(words(inputs));
+                to = later;
+                Cuda::write_tokens(inputs, targets, vocab, own)
+            })
+        })?;
         self.gpu.zero(&self.tensors.gradients)?;
         self.gpu.zero(&self.loss)?;
         let share = 1.0 / (batch.targets.len() * world) as f32;
-        let size = self.rules.micro_batch * batch.len;
-        for (inputs, targets) in batch.inputs.chunks(size).zip(batch.targets.chunks(size)) {
-            self.micro_batch(inputs, targets, batch.len, recurrence, share)?;
+        let mut at = 0;
+        for (inputs, targets) in parts() {
+            let own = brought.part(at..at + words(inputs));
+            at += own.len();
+            self.micro_batch([inputs, targets], &own, batch.len, recurrence, share)?;
         }
         Ok(())
     }
 
-    fn micro_batch(&mut self, inputs: &[u32], targets: &[u32], len: usize, recurrence: bool, share: f32) -> Result<()> {
+    fn micro_batch(
+        &mut self,
+        [inputs, targets]: [&[u32]; 2],
+        brought: &Buffer,
+        len: usize,
+        recurrence: bool,
+        share: f32,
+    ) -> Result<()> {
         let Self { gpu, kept, storage, config, weights, passes, loss, .. } = self;
         let key = (recurrence, inputs.len(), len);
         let running = match passes.entry(key) {
@@ -221,7 +289,7 @@ impl Learner {
             running.share = share;
         }
         let Running { ops, seed, ran, recorded, .. } = running;
-        ops.take(inputs, targets, config.vocab_size)?;
+        ops.take(inputs, targets, config.vocab_size, brought)?;
         if let Some(recorded) = recorded {
             return Ok(gpu.replay(recorded)?);
         }

@@ -31,10 +31,7 @@ pub fn steps(model: &ModelConfig, groups: Groups, rules: Rules, sequences: usize
     let weights: Params = model.tensors().into_iter().map(|spec| (spec.id, vec![0.0; spec.elements()])).collect();
     let mut learner = Learner::new(&gpu, Kind::Bf16, model, groups, rules, [&weights, &weights])?;
     drop(weights);
-    // One pass of each size that there is.
-    let at_once = rules.micro_batch;
-    let different = if sequences > at_once { at_once + sequences % at_once } else { sequences };
-    let batch = Sequences::from_windows(&vec![0; different * (model.train_seq_len + 1)], model.train_seq_len);
+    let batch = Sequences::from_windows(&vec![0; sequences * (model.train_seq_len + 1)], model.train_seq_len);
     let all: &[bool] = if model.recur_layers.is_empty() { &[false] } else { &[false, true] };
     // The first time takes memory, the second is recorded.
     for &recurrence in all.iter().flat_map(|recurrence| [recurrence; 2]) {

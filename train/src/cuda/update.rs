@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use sixpack_formats::OptimizerGroup;
-use sixpack_runtime::cuda::{Buffer, Direction, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
+use sixpack_runtime::cuda::{Buffer, Direction, Feed, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
 
 use super::layout::Layout;
 use super::learner::{Rules, Tensors};
@@ -31,6 +31,8 @@ pub(super) struct Update {
     clip: Buffer,
     /// Factors that change: those of tables, of control tensors, then of each stack.
     now: Buffer,
+    /// What brings those.
+    feed: Feed,
     /// Whether a step was queued: kernels are loaded, memory is there.
     ran: bool,
     recorded: Option<Recorded>,
@@ -52,6 +54,7 @@ impl Update {
             moments: moments.collect::<Result<_, _>>()?,
             clip: gpu.zeros(Kind::F32, 2)?,
             now: gpu.zeros(Kind::F32, (2 + layout.stacks.len()) * FACTORS)?,
+            feed: Feed::new(gpu, Kind::F32)?,
             ran: false,
             recorded: None,
             groups,
@@ -107,14 +110,19 @@ impl Update {
         Ok(())
     }
 
-    /// The norm of the gradients of the last step, before they were clipped.
-    pub(super) fn grad_norm(&self, gpu: &Gpu) -> Result<f64> {
-        Ok(f64::from(gpu.read(&self.clip)?[1]))
+    /// Where the norm of the gradients of the last step is, before they were clipped.
+    pub(super) fn grad_norm(&self) -> Buffer {
+        self.clip.part(1..2)
     }
 
     pub(super) fn step(&mut self, gpu: &Gpu, layout: &Layout, tensors: &Tensors, rules: Rules, now: Now) -> Result<()> {
         self.steps += 1;
-        gpu.write(&self.now, &self.factors(layout, now))?;
+        let factors = self.factors(layout, now);
+        let brought = self.feed.bring(factors.len(), |to| {
+            to.iter_mut().zip(&factors).for_each(|(to, factor)| *to = factor.to_bits());
+            Ok(())
+        })?;
+        gpu.copy(&brought, &self.now)?;
         if let Some(recorded) = &self.recorded {
             return Ok(gpu.replay(recorded)?);
         }

@@ -1,5 +1,8 @@
 //! What the engine must pass on any GPU: it does what the CPU engine does.
 
+#[path = "ahead.rs"]
+mod ahead;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +23,8 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("optimizers_step_as_on_the_cpu", optimizers),
     ("memory_is_what_was_expected", memory),
     ("a_recorded_run_is_that_of_the_cpu", run),
+    ("queued_steps_are_those_that_wait", ahead::queued),
+    ("a_run_waits_for_no_step_but_the_one_before_the_last", ahead::trained),
     ("batches_in_bf16_give_nearly_the_same", bf16),
     ("a_stop_while_warming_up_leaves_no_trace", stopped_while_warming_up),
     ("mistakes_are_told", mistakes),
