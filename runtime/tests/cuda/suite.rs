@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use sixpack_runtime::cpu::{Dense, Mat, Reference};
-use sixpack_runtime::cuda::{Cuda, Gpu, Kind, Settings};
+use sixpack_runtime::cuda::{Cuda, Feed, Gpu, Kind, Settings};
 use sixpack_runtime::{Batch, Error, Pass, ReadBack, Weights, forward, model, now};
 
 use super::{documents, gradients, heads, packs};
@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("f32::gradients", || gradients::all(|| ops(Kind::F32), Kind::F32)),
     ("f32::heads", || heads::all(|| ops(Kind::F32), Kind::F32)),
     ("f32::documents", || documents::all(&ops(Kind::F32), Kind::F32)),
+    ("what_a_step_brings_is_what_was_written", feed),
     ("bf16::residual", || twins::residual(backend(Kind::Bf16))),
     ("bf16::attention", || twins::attention(backend(Kind::Bf16))),
     ("bf16::products", || twins::products(backend(Kind::Bf16))),
@@ -35,6 +36,28 @@ pub(crate) const CHECKS: &[(&str, fn())] = &[
     ("bf16::gradients", || gradients::all(|| ops(Kind::Bf16), Kind::Bf16)),
     ("bf16::gradients_with_the_library", || gradients::all(|| with_products(Kind::Bf16, true), Kind::Bf16)),
 ];
+
+/// Much faster than it is taken, and more from time to time.
+fn feed() {
+    let gpu = Gpu::open(0, Settings::default()).expect("the first GPU");
+    let mut feed = Feed::new(&gpu, Kind::F32).unwrap();
+    let steps: Vec<Vec<f32>> = (0..9).map(|i| (0..50 + i / 4 * 1000).map(|j| (i * j) as f32).collect()).collect();
+    let mut taken = Vec::new();
+    for step in &steps {
+        let brought = feed.bring(step.len(), |to| {
+            to.iter_mut().zip(step).for_each(|(to, x)| *to = x.to_bits());
+            Ok(())
+        });
+        let kept = gpu.empty(Kind::F32, step.len()).unwrap();
+        gpu.copy(&brought.unwrap(), &kept).unwrap();
+        taken.push(kept);
+    }
+    for (kept, step) in taken.iter().zip(&steps) {
+        assert_eq!(gpu.read(kept).unwrap(), *step);
+    }
+    let refused = feed.bring(3, |_| Err(Error::Token { index: 0, id: 7, vocab: 5 }));
+    assert!(refused.is_err());
+}
 
 /// An interpreter whose buffers are allocations of their own, between guard zones; tiles are smaller than vocabularies.
 fn ops(storage: Kind) -> Cuda {

@@ -29,7 +29,7 @@ pub struct Setup<'a> {
     pub validation: Option<Validation<'a>>,
     /// Measures what an artifact of the average weights would take; the estimates of all lines follow it.
     pub sizing: Option<Sizing<'a>>,
-    /// Set from outside, on any rank, it ends the run after the step at work, with a checkpoint.
+    /// Set from outside, on any rank, it ends the run after the steps at work, with a checkpoint.
     pub stop: Option<&'a AtomicBool>,
     /// The ranks of the run.
     pub all: &'a dyn Collective,

@@ -105,6 +105,7 @@ struct Ran {
     average: Params,
     lines: Vec<(u64, f64)>,
     seen: Vec<Stalls>,
+    failure: Option<String>,
 }
 
 /// A run on a GPU, with a stop asked for at a word, or never.
@@ -124,18 +125,16 @@ fn ran(overrides: &[&str], folder: Option<&Path>, resumes: bool, stop_at: u64) -
     let trainer = if resumes { Trainer::resume(recipe, setup) } else { Trainer::new(recipe, setup) };
     let (mut trainer, mut lines, mut at) = (trainer.unwrap(), Vec::new(), 0);
     let seen = || all.seen.lock().unwrap().len();
-    trainer
-        .run(&mut |event| {
-            if let Event::Step(progress) = event {
-                lines.push((progress.step, progress.loss));
-                // Of words only those of the steps after the first line, which waits.
-                at = if at == 0 { seen() } else { at };
-            }
-        })
-        .unwrap();
+    let ended = trainer.run(&mut |event| {
+        if let Event::Step(progress) = event {
+            lines.push((progress.step, progress.loss));
+            // Of words only those of the steps after the first line, which waits.
+            at = if at == 0 { seen() } else { at };
+        }
+    });
     let (weights, average) = (trainer.weights().clone(), trainer.average().clone());
     let seen = all.seen.lock().unwrap()[at..].to_vec();
-    Ran { weights, average, lines, seen }
+    Ran { weights, average, lines, seen, failure: ended.err().map(|error| error.to_string()) }
 }
 
 pub(crate) fn trained() {
@@ -153,6 +152,16 @@ pub(crate) fn trained() {
         let expected = Stalls { waits: pair[0].waits + 1, ..pair[0] };
         assert!(pair[1] == expected || pair[1] == pair[0], "from {:?} to {:?}", pair[0], pair[1]);
     }
+    assert_eq!([ahead.failure, waiting.failure], [None, None]);
+    // What comes to nothing is told of the step that it came from, though others were begun since.
+    let lost = |more| {
+        let rates = ["optimizer.matrix.lr=1e3", "optimizer.token.lr=1e3", "optimizer.scalar.lr=1e3"];
+        let all = [&rates[..], &["budget.steps=100", "run.warmup_steps=0", more]].concat();
+        ran(&all, None, false, u64::MAX).failure.expect("a step that is no number")
+    };
+    let failure = lost("run.log_steps=1");
+    assert!(failure.starts_with("training diverged at step"), "{failure}");
+    assert_eq!(lost("run.log_steps=1000"), failure);
     // What was drawn ahead, and begun before the stop was heard of, is neither lost nor done twice.
     let folder = tempfile::tempdir().unwrap();
     let stopped = ran(&["run.warmup_steps=0"], Some(folder.path()), false, 7);
