@@ -7,9 +7,12 @@
 mod host;
 mod work;
 
-use std::net::TcpListener;
+mod cuda {
+    pub(crate) mod ranks;
+}
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, OnceLock};
 
 use host::Failure;
@@ -43,7 +46,10 @@ const TESTS: &[(&str, Test)] = &[
     ("eval_gives_nearly_the_cpus_bits_per_byte", eval),
     ("run_writes_the_cpus_text", run),
     ("train_follows_the_cpu_and_writes_what_it_reads", train),
-    ("two_processes_learn_as_one", ranks),
+    ("ranks::learn_as_one", cuda::ranks::learn_as_one),
+    ("ranks::share_normuon", cuda::ranks::share_normuon),
+    ("ranks::refuse_one_gpu", cuda::ranks::refuse_one_gpu),
+    ("ranks::lose_one", cuda::ranks::lose_one),
     ("compress_calibrates_on_it", compress),
     ("experiments_run_on_it", experiment),
     ("what_is_not_there_is_said", missing),
@@ -150,23 +156,6 @@ fn train(folder: &Path) {
     // What it wrote is a checkpoint as any other: the CPU finds the run at its end.
     let on = output(program(folder, &training("on_gpu", "--resume --device cpu"))).ok().stdout;
     assert!(on.contains("training") && on.contains("from step 8"), "{on}");
-}
-
-fn ranks(folder: &Path) {
-    output(program(folder, &training("alone", "--device cuda --recompute=rms_norm,leaky_relu_squared"))).ok();
-    let port = TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("address").port();
-    let start = |rank: usize| {
-        let mut command = program(folder, &training("both", "--device cuda"));
-        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
-        command.env("WORLD_SIZE", "2").env("LOCAL_WORLD_SIZE", "2").env("SIXPACK_HOST_DEVICES", "2");
-        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
-    };
-    for process in [0, 1].map(start) {
-        let output = process.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    near(&losses("both"), &losses("alone"), 2e-3);
 }
 
 fn compress(folder: &Path) {

@@ -8,9 +8,9 @@ use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Artifact, ModelConfig};
 use sixpack_runtime::count::training_flops;
 use sixpack_runtime::cuda::{Gpu, Kind, Settings};
-use sixpack_train::cuda::{self, IN_FLIGHT, Learner, Rules};
+use sixpack_train::cuda::{self, IN_FLIGHT, Learner, Ranks, Rules};
 use sixpack_train::optim::{self, AdamW, Groups, Matrix, Muon, Now};
-use sixpack_train::{Alone, CpuEngine, Optimizer, Sequences, init};
+use sixpack_train::{CpuEngine, Optimizer, Sequences, init};
 
 use crate::Bench;
 
@@ -138,7 +138,7 @@ pub(crate) fn speed(bench: &Bench) -> Result<Value, String> {
             if learner.in_flight() == IN_FLIGHT {
                 learner.finish().map_err(text)?;
             }
-            learner.queue(&batch, recurrence, now, &Alone).map_err(text)?;
+            learner.queue(&batch, recurrence, now, &Ranks::alone()).map_err(text)?;
         }
         while learner.finish().map_err(text)?.is_some() {}
         let seconds = start.elapsed().as_secs_f64() / f64::from(steps);

@@ -14,6 +14,7 @@ mod twins;
 mod session;
 
 mod cuda {
+    pub(crate) mod communicator;
     pub(crate) mod documents;
     pub(crate) mod gradients;
     pub(crate) mod heads;
@@ -42,6 +43,7 @@ type Test = (&'static str, fn(&Kernels));
 const TESTS: &[Test] = &[
     ("every_kernel_takes_what_is_read_from_its_source", every_kernel),
     ("libraries::are_found_where_they_are", |_| cuda::libraries::are_found_where_they_are()),
+    ("communicator::waits", |_| cuda::communicator::waits()),
     ("mistakes::barriers", mistakes::barriers),
     ("mistakes::bounds", mistakes::bounds),
     ("mistakes::races", mistakes::races),

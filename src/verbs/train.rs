@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
     let packing = Packing::wanted(args, &recipe)?;
-    let gpu = gpu(args, launch.local, launch.rank.world)?;
+    let gpu = gpu(args, launch.local)?;
     let seed = recipe.seed;
     let threads = args.threads.map_or_else(|| launch.threads(), usize::from);
     let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
 
 /// The GPU that trains, if one was asked for: that number, or for each process of a machine another one. `auto` is the CPU,
 /// whose results do not depend on the machine.
-fn gpu(args: &args::Train, local: Rank, world: usize) -> Result<Option<Arc<Gpu>>> {
+fn gpu(args: &args::Train, local: Rank) -> Result<Option<Arc<Gpu>>> {
     let device = args.device;
     let no_device = |reason| sixpack_runtime::Error::NoDevice { wanted: device.to_string(), reason };
     let wanted = match device {
@@ -97,8 +97,7 @@ fn gpu(args: &args::Train, local: Rank, world: usize) -> Result<Option<Arc<Gpu>>
         },
     };
     sixpack_runtime::now(device::present(Device::Cuda(Some(ordinal))))?;
-    // Several processes must choose the same algorithms.
-    Ok(Some(Gpu::open(ordinal, Settings { search: world == 1, recompute: args.recompute, ..Settings::default() })?))
+    Ok(Some(Gpu::open(ordinal, Settings { recompute: args.recompute, ..Settings::default() })?))
 }
 
 /// A training run as the verbs ask for it.
@@ -238,13 +237,14 @@ impl Log {
 
     fn show(&mut self, event: &Event) {
         match event {
-            Event::Start { parameters, step, threads, gpu, gpu_bytes, ranks, .. } => {
+            Event::Start { parameters, step, threads, gpu, gpu_bytes, ranks, way, .. } => {
                 let from = if *step > 0 { format!(" from step {step}") } else { String::new() };
                 let on = if *ranks > 1 { format!("{ranks} processes of ") } else { String::new() };
                 let memory = |bytes: u64| format!(", {:.2} GB of its memory", bytes as f64 / 1e9);
                 let memory = gpu_bytes.map(memory).unwrap_or_default();
                 let machine = gpu.as_ref().map_or_else(|| format!("{threads} threads"), |gpu| format!("{gpu}{memory}"));
                 self.line(&format!("training {} parameters on {on}{machine}{from}", thousands(*parameters)));
+                way.iter().for_each(|way| self.line(way));
             }
             Event::Step(progress) => {
                 self.line(&step_line(progress));

@@ -25,6 +25,8 @@ pub enum Event {
         gpu_bytes: Option<u64>,
         /// Processes at work.
         ranks: usize,
+        /// How those that have GPUs give each other gradients, and why so.
+        way: Option<String>,
     },
     /// Optimizer steps were taken.
     Step(Progress),

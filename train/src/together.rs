@@ -18,6 +18,8 @@ struct Identity {
     shards: Vec<SavedShard>,
     /// Whether it goes on from a checkpoint.
     resumes: bool,
+    /// Whether a GPU trains.
+    gpu: bool,
 }
 
 /// What a rank says after a step was begun.
@@ -67,12 +69,18 @@ pub fn check_world(recipe: &Recipe, world: usize) -> Result<()> {
 }
 
 /// Refuses ranks that would train something else than rank 0; says the same on all ranks.
-pub(crate) fn same_run(all: &dyn Collective, recipe: &Recipe, sources: &[Source<'_>], resumes: bool) -> Result<()> {
+pub(crate) fn same_run(
+    all: &dyn Collective,
+    recipe: &Recipe,
+    sources: &[Source<'_>],
+    resumes: bool,
+    gpu: bool,
+) -> Result<()> {
     if all.rank().world == 1 {
         return Ok(());
     }
     let recipe = Table::try_from(recipe).expect("plain tables of numbers serialise");
-    let mine = Identity { recipe, shards: sources.iter().map(SavedShard::of).collect(), resumes };
+    let mine = Identity { recipe, shards: sources.iter().map(SavedShard::of).collect(), resumes, gpu };
     let identities = exchange(all, &mine)?;
     let first = &identities[0];
     for (rank, other) in identities.iter().enumerate() {
@@ -83,6 +91,10 @@ pub(crate) fn same_run(all: &dyn Collective, recipe: &Recipe, sources: &[Source<
             .or_else(|| {
                 let how = |identity: &Identity| if identity.resumes { "a resumed run" } else { "a new run" }.to_owned();
                 (first.resumes != other.resumes).then(|| ("what it begins".into(), how(first), how(other)))
+            })
+            .or_else(|| {
+                let on = |identity: &Identity| if identity.gpu { "a GPU" } else { "processors" }.to_owned();
+                (first.gpu != other.gpu).then(|| ("what it trains on".into(), on(first), on(other)))
             });
         if let Some((what, expected, found)) = found {
             return Err(Error::RanksDiffer { rank, what, expected, found });

@@ -13,7 +13,7 @@ use sixpack_formats::Model;
 use sixpack_formats::estimate::{self, Sizes};
 use sixpack_formats::tokenizer::ByteTables;
 
-use crate::cuda::{self, Learner, Outcome};
+use crate::cuda::{self, Learner, Outcome, Ranks};
 use crate::engine::{CpuEngine, Sequences};
 use crate::event::{self, Event};
 use crate::loader::Loader;
@@ -36,6 +36,9 @@ pub struct Trainer<'a> {
     recipe: Recipe,
     setup: Setup<'a>,
     engine: CpuEngine,
+    /// How ranks that are GPUs give each other gradients and weights. Ends before the learner does: what waits for another
+    /// rank then ends too, and memory is given back.
+    ranks: Ranks<'a>,
     /// Where a GPU trains; what it changes is in `state` after [`Trainer::settle`] only.
     learner: Option<Learner>,
     /// What its steps take of the GPU's memory.
@@ -133,13 +136,14 @@ impl<'a> Trainer<'a> {
         let engine = CpuEngine::new(&recipe.model, recipe.batch.micro_batch, setup.threads)?;
         let (sources, rank) = (setup.sources.clone(), setup.all.rank());
         check_world(&recipe, rank.world)?;
-        same_run(setup.all, &recipe, &sources, resumes)?;
+        same_run(setup.all, &recipe, &sources, resumes, setup.gpu.is_some())?;
         let loader = Loader::new(sources, recipe.model.train_seq_len, recipe.data.clone(), recipe.seed, rank)?;
         let gpu_bytes = setup.gpu.map(|gpu| cuda::memory::room(gpu, &recipe, rank.world)).transpose()?;
         let state = state(&recipe, &setup, &engine, loader)?;
         let saved = resumes.then_some(state.step);
         let learner = setup.gpu.map(|gpu| learner(gpu, &recipe, &state)).transpose()?;
-        Ok(Self { recipe, setup, engine, learner, gpu_bytes, state, sized: None, saved })
+        let ranks = setup.gpu.map_or_else(|| Ok(Ranks::alone()), |gpu| Ranks::meet(gpu, setup.all))?;
+        Ok(Self { recipe, setup, engine, learner, gpu_bytes, ranks, state, sized: None, saved })
     }
 
     /// Steps taken.
@@ -186,6 +190,7 @@ impl<'a> Trainer<'a> {
                 gpu: self.setup.gpu.map(|gpu| gpu.facts().name.clone()),
                 gpu_bytes: self.gpu_bytes,
                 ranks: all.rank().world,
+                way: self.ranks.way.clone(),
             });
         }
         same_weights(all, &self.state.weights, self.state.step)?;
@@ -282,7 +287,8 @@ impl<'a> Trainer<'a> {
         let drawn = ahead.take();
         let before = self.state.step;
         let how = (self.recurrence(), now(&self.recipe, &self.state));
-        let mut on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
+        let gpu = self.learner.as_mut().map(|learner| (learner, &self.ranks));
+        let mut on = Engines { cpu: &self.engine, gpu };
         let done = on.step(&self.recipe, &mut self.state, &drawn.batch, how, self.setup.all)?;
         self.state.loader.seek(&drawn.position)?;
         let (recurrence, now) = how;
@@ -346,7 +352,8 @@ impl<'a> Trainer<'a> {
                 }
                 let batch = trial.loader.next_batch(self.recipe.sequences_per_step());
                 let how = (recurrence, now(&self.recipe, trial));
-                let mut on = Engines { cpu: &self.engine, gpu: self.learner.as_mut() };
+                let gpu = self.learner.as_mut().map(|learner| (learner, &self.ranks));
+                let mut on = Engines { cpu: &self.engine, gpu };
                 let before = trial.step;
                 if let Some(found) = on.step(&self.recipe, trial, &batch, how, self.setup.all)? {
                     is_a_number(before, found.loss, found.grad_norm)?;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::cublaslt::result::{self, CublasError};
@@ -28,7 +29,7 @@ const RUNS: usize = 3;
 pub(super) struct Blas {
     driver: Arc<Driver>,
     /// Whether algorithms are timed.
-    search: bool,
+    search: AtomicBool,
     handle: sys::cublasLtHandle_t,
     workspace: u64,
     /// None where the library has no algorithm.
@@ -106,7 +107,13 @@ impl Blas {
         // One that does not start, for a newer driver for instance, is as good as none.
         let Ok(handle) = result::create_handle() else { return Ok(None) };
         let workspace = driver.allocate(WORKSPACE)?;
+        let search = AtomicBool::new(search);
         Ok(Some(Self { driver: Arc::clone(driver), search, handle, workspace, plans: Mutex::default() }))
+    }
+
+    /// From now on takes the first algorithm for what is asked for the first time.
+    pub(super) fn do_not_search(&self) {
+        self.search.store(false, Ordering::Relaxed);
     }
 
     /// Queues `y = factor · A B + keep · C`; whether the library has an algorithm for it. `scratch` gives memory for a result
@@ -209,14 +216,15 @@ impl Blas {
             if once().is_err() {
                 continue;
             }
-            let time = match self.search {
+            let search = self.search.load(Ordering::Relaxed);
+            let time = match search {
                 true => self.driver.time(|| (0..RUNS).try_for_each(|_| once()).map_err(|e| self.failed(e)))?,
                 false => 0.0,
             };
             if time < best {
                 (best, plan.algorithm) = (time, algorithm);
             }
-            if !self.search {
+            if !search {
                 break;
             }
         }

@@ -51,6 +51,8 @@ unsafe impl Sync for Driver {}
 pub struct Facts {
     /// Its name.
     pub name: String,
+    /// What tells it from all others, of other machines too.
+    pub uuid: String,
     /// Its compute capability, as 9.0.
     pub capability: [usize; 2],
     /// Multiprocessors.
@@ -411,6 +413,7 @@ fn facts(ordinal: i32, driver: &str) -> Result<Facts, result::DriverError> {
     let attribute = |which| unsafe { device::get_attribute(device, which) }.map(|n| n.max(0) as usize);
     Ok(Facts {
         name: device::get_name(device)?,
+        uuid: device::get_uuid(device)?.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect(),
         capability: [attribute(MAJOR)?, attribute(MINOR)?],
         multiprocessors: attribute(MULTIPROCESSORS)?,
         // SAFETY: the device is there.

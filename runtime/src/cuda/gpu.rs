@@ -23,7 +23,7 @@ pub struct Settings {
     /// Whether products are cuBLASLt's where that is, and this project's own otherwise.
     pub library: bool,
     /// Whether several of its algorithms are timed for each product. What is fastest may differ from run to run, and with it
-    /// the last bits: several processes that must have the same do not search.
+    /// the last bits.
     pub search: bool,
     /// What backward computes again instead of keeping it: less memory, more time.
     pub recompute: Recompute,
@@ -166,6 +166,13 @@ impl Gpu {
     /// Whether products are cuBLASLt's.
     pub fn has_library(&self) -> bool {
         self.blas.is_some()
+    }
+
+    /// From now on does not time algorithms of cuBLASLt for products that are new: for processes that must take the same.
+    pub fn do_not_search(&self) {
+        if let Some(blas) = &self.blas {
+            blas.do_not_search();
+        }
     }
 
     /// How it is used.

@@ -29,6 +29,7 @@ impl Imagined {
     pub(super) fn facts() -> Facts {
         Facts {
             name: "an imagined GPU".into(),
+            uuid: String::new(),
             capability: [9, 0],
             multiprocessors: 132,
             memory: usize::MAX,

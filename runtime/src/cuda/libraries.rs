@@ -144,6 +144,14 @@ pub(super) fn cublaslt(places: &Places) -> Result<(Library, Opened), String> {
     open(places, &NEEDED[2])
 }
 
+/// NCCL, opened.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) fn nccl(places: &Places) -> Result<(Library, Opened), String> {
+    open(places, &NEEDED[3])
+}
+
 fn open(places: &Places, needed: &Needed) -> Result<(Library, Opened), String> {
     let mut reason = match &places.nvrtc {
         Some(named) if needed.what == "NVRTC" => format!("none at {}", named.display()),

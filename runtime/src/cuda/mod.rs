@@ -6,6 +6,7 @@
 
 mod act;
 mod blas;
+mod communicator;
 pub mod compile;
 mod driver;
 mod feed;
@@ -16,6 +17,7 @@ mod kept;
 mod kernels;
 pub mod libraries;
 mod memory;
+mod nccl;
 mod opened;
 mod project_heads;
 mod recompute;
@@ -27,6 +29,7 @@ mod tape;
 mod tokens;
 
 pub use act::{Act, Weight};
+pub use communicator::{Abort, Communicator};
 pub use driver::{Facts, Stalls};
 pub use feed::Feed;
 pub use gpu::{Gpu, Recorded, Settings, gpus};
@@ -34,6 +37,7 @@ pub use interpreter::{Cuda, is_control};
 pub use kernels::{Direction, Elsewhere, Group, Lengths, Moments, Product, Stack};
 pub use libraries::{Libraries, Library, Places};
 pub use memory::{Buffer, Kind};
+pub use nccl::{unique_id, version as nccl_version};
 pub use recompute::{Again, Recompute};
 pub use sources::{HEADERS, SOURCES, Source};
 pub use streams::{Event, Pinned, Stream};

@@ -74,8 +74,8 @@ impl Opened {
     }
 
     /// Keeps it open for as long as the program runs.
-    pub(super) fn keep(self) {
-        std::mem::forget(self.0);
+    pub(super) fn keep(self) -> &'static Library {
+        Box::leak(Box::new(self.0))
     }
 }
 

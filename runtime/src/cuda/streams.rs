@@ -64,6 +64,14 @@ impl Stream {
         Ok(Self { driver: Arc::clone(driver), raw })
     }
 
+    /// One whose work goes first where the GPU has a choice.
+    pub(super) fn open_ahead(driver: &Arc<Driver>) -> Result<Self> {
+        let kind = result::stream::StreamKind::NonBlocking;
+        // The driver takes the nearest priority that there is.
+        let raw = driver.with("opening a stream", || result::stream::create_with_priority(kind, -16))?;
+        Ok(Self { driver: Arc::clone(driver), raw })
+    }
+
     /// The driver's handle.
     pub(super) fn raw(&self) -> sys::CUstream {
         self.raw
@@ -148,6 +156,15 @@ impl Event {
     pub(super) fn record(&self, stream: sys::CUstream) -> Result<()> {
         // SAFETY: both are there for as long as who has them.
         self.driver.with("marking a stream", || unsafe { result::event::record(self.raw, stream) })
+    }
+
+    /// Marks a place of what is being recorded: each replay reaches it anew, and streams that are not recorded may wait for
+    /// that once the replay is queued.
+    fn record_in_graph(&self, stream: sys::CUstream) -> Result<()> {
+        let external = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
+        // SAFETY: both are there for as long as who has them, and the graph is not replayed without its event.
+        let record = || unsafe { sys::cuEventRecordWithFlags(self.raw, stream, external) }.result();
+        self.driver.with("marking a recorded step", record)
     }
 
     /// Lets a stream wait.
@@ -302,6 +319,11 @@ impl Gpu {
         Stream::open(self.driver())
     }
 
+    /// A stream whose work goes first where the GPU has a choice.
+    pub(super) fn stream_ahead(&self) -> Result<Stream> {
+        Stream::open_ahead(self.driver())
+    }
+
     /// An event, which nothing waits for before it is marked.
     ///
     /// # Errors
@@ -324,6 +346,18 @@ impl Gpu {
     /// What the driver says.
     pub fn mark(&self, event: &Event) -> Result<()> {
         event.record(self.driver().stream())
+    }
+
+    /// As [`Gpu::mark`], and where a step is being recorded at each replay: for streams that are not recorded with it. The
+    /// event must stay as long as the record.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn mark_for_others(&self, event: &Event) -> Result<()> {
+        match self.driver().is_recording() {
+            true => event.record_in_graph(self.driver().stream()),
+            false => self.mark(event),
+        }
     }
 
     /// Lets what is queued on its own stream from now on come after an event.

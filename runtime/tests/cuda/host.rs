@@ -69,15 +69,21 @@ pub(crate) fn enter(orders: usize) -> Result<PathBuf, Failure> {
     let mut again = Command::new(std::env::current_exe().expect("this program"));
     again.args(std::env::args_os().skip(1));
     environment(&mut again, &folder, orders);
+    // Work that fails leaves one of no use.
+    again.env("SIXPACK_HOST_DEVICES", "8");
     // Mistakes on a device leave it useless, as on a GPU: each has one of its own.
     again.env("SIXPACK_HOST_DEVICES", "32");
     Err(Failure::Broken(again.exec().to_string()))
 }
 
+/// Within the folder, that of NCCL, which may be missing.
+const NCCL: &str = "nccl";
+
 /// Lets a program find the libraries.
 pub(crate) fn environment(program: &mut Command, folder: &Path, orders: usize) {
     program.env(FOLDER, folder).env("SIXPACK_HOST_ORDERS", orders.to_string());
-    program.env("LD_LIBRARY_PATH", folder).env("SIXPACK_NVRTC", folder);
+    let paths = [folder.to_owned(), folder.join(NCCL)];
+    program.env("LD_LIBRARY_PATH", std::env::join_paths(paths).expect("no colons")).env("SIXPACK_NVRTC", folder);
     program.env("XDG_CACHE_HOME", folder.join("cache"));
 }
 
@@ -113,6 +119,11 @@ pub(crate) fn folder() -> Result<PathBuf, Failure> {
         .and_then(|()| {
             let files = [host("blas.cpp"), own.join("libcuda.so.1")];
             compile(&compiler, &sources, &files, &own, "libcublasLt.so.12")
+        })
+        .and_then(|()| {
+            let files = [host("nccl.cpp"), own.join("libcuda.so.1")];
+            std::fs::create_dir(own.join(NCCL)).map_err(broken)?;
+            compile(&compiler, &sources, &files, &own.join(NCCL), "libnccl.so.2")
         });
     if built.is_err() || std::fs::rename(&own, &folder).is_err() {
         std::fs::remove_dir_all(&own).map_err(broken)?;

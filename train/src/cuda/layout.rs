@@ -15,7 +15,7 @@ use crate::{Error, Params, Result};
 
 /// Tensors begin at multiples of so many elements, 256 bytes of bf16, but for the matrices of a stack, and keys and values
 /// among gradients, which follow each other.
-const ALIGNMENT: usize = 128;
+pub(super) const ALIGNMENT: usize = 128;
 
 /// The orders of all tensors in one piece of memory: matrices, tables, control tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,11 +98,20 @@ impl Layout {
 
     /// Where the matrices of a stack begin among gradients, and what passes read.
     pub(super) fn starts(&self, stack: &Range<usize>) -> Vec<usize> {
-        let members =
-            self.places.values().filter(|p| p.group == OptimizerGroup::Matrix && stack.contains(&p.range.start));
-        let mut members: Vec<&Place> = members.collect();
-        members.sort_by_key(|place| place.range.start);
-        members.iter().map(|place| place.passed.start).collect()
+        self.members(stack).into_iter().map(|id| self.places[&id].passed.start).collect()
+    }
+
+    /// The matrices of a stack, in its order.
+    pub(super) fn members(&self, stack: &Range<usize>) -> Vec<TensorId> {
+        let within = |p: &Place| p.group == OptimizerGroup::Matrix && stack.contains(&p.range.start);
+        let mut members: Vec<_> = self.places.iter().filter(|(_, place)| within(place)).collect();
+        members.sort_by_key(|(_, place)| place.range.start);
+        members.into_iter().map(|(&id, _)| id).collect()
+    }
+
+    /// Where all tensors are among gradients.
+    pub(super) fn passed(&self) -> Vec<Range<usize>> {
+        self.places.values().map(|place| place.passed.clone()).collect()
     }
 
     /// All tensors in one of the orders, zeros between them.

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use sixpack_formats::ModelConfig;
@@ -10,13 +11,18 @@ use sixpack_runtime::cuda::{
 };
 use sixpack_runtime::{Batch, Pass, Weights, forward, model};
 
-use super::layout::{Layout, Place};
+use super::layout::{ALIGNMENT, Layout, Place};
+use super::ranks::{Bucket, Ranks};
 use super::update::Update;
+use crate::collective::Pending;
 use crate::optim::{Groups, Now};
-use crate::{Alone, Collective, Error, Params, Result, Sequences};
+use crate::{Alone, Error, Params, Result, Sequences};
 
-/// Elements of a bucket of gradients.
+/// Elements of a bucket of gradients, about: at most where no tensor alone has more.
 const BUCKET: usize = 1 << 22;
+
+/// A small model too has so many buckets, at least about, of which the first travel early.
+const BUCKETS: usize = 8;
 
 /// Steps that may be queued and not done: the next one's work is there when a step ends, and the host never waits for the
 /// last one.
@@ -56,8 +62,8 @@ pub struct Learner {
     tensors: Tensors,
     weights: Weights<Weight>,
     update: Update,
-    /// By recurrence, number of tokens, and length of a sequence.
-    passes: HashMap<(bool, usize, usize), Running>,
+    /// By recurrence, number of tokens, length of a sequence, and whether gradients travel meanwhile.
+    passes: HashMap<(bool, usize, usize, bool), Running>,
     /// Sum of the losses of a step's targets.
     loss: Buffer,
     /// What brings tokens.
@@ -92,6 +98,8 @@ struct Running {
     /// Whether it has run once: kernels are loaded, memory is there.
     ran: bool,
     recorded: Option<Recorded>,
+    /// Where gradients travel meanwhile: in the order in which they are complete, each with an event for that.
+    buckets: Vec<Bucket>,
 }
 
 impl Learner {
@@ -155,7 +163,7 @@ impl Learner {
     /// If other steps are in flight.
     pub fn step(&mut self, batch: &Sequences, recurrence: bool, now: Now) -> Result<Outcome> {
         assert!(self.queued.is_empty(), "a step that waits comes after none that is in flight");
-        self.queue(batch, recurrence, now, &Alone)?;
+        self.queue(batch, recurrence, now, &Ranks::alone())?;
         Ok(self.finish()?.expect("a step was queued"))
     }
 
@@ -167,14 +175,20 @@ impl Learner {
     ///
     /// # Panics
     /// If [`IN_FLIGHT`] steps are: [`Learner::finish`] makes room.
-    pub fn queue(&mut self, batch: &Sequences, recurrence: bool, now: Now, all: &dyn Collective) -> Result<()> {
+    pub fn queue(&mut self, batch: &Sequences, recurrence: bool, now: Now, ranks: &Ranks<'_>) -> Result<()> {
         assert!(self.in_flight() < IN_FLIGHT, "a step was queued before the one before the last was waited for");
-        let world = all.rank().world;
-        self.pass(batch, recurrence, world)?;
+        let world = ranks.all.rank().world;
+        let buckets = self.run(batch, recurrence, world, ranks.overlap)?;
         if world > 1 {
-            self.add_up(all)?;
+            // All are started before the first is waited for.
+            let started: Vec<Pending<Bucket>> =
+                buckets.into_iter().map(|bucket| ranks.all.sum(bucket)).collect::<Result<_>>()?;
+            started.into_iter().try_for_each(|sum| sum.wait().map(drop))?;
         }
-        self.update(now)?;
+        if ranks.share && !self.update.is_shared() {
+            self.update.share(&self.kept, &self.layout, &self.tensors, &self.config.tensors(), ranks.all.rank())?;
+        }
+        self.update.step((&self.gpu, self.rules), &self.layout, &self.tensors, now, &*ranks.all)?;
         let slot = self.steps() as usize % IN_FLIGHT;
         let said = &mut self.said[slot];
         said.copy_from(&self.loss, 0, None)?;
@@ -199,19 +213,6 @@ impl Learner {
         Ok(Some(Outcome { loss, grad_norm: f64::from(grad_norm?) }))
     }
 
-    /// Adds up the gradients of all ranks, by way of the host: buckets travel while others are read.
-    fn add_up(&self, all: &dyn Collective) -> Result<()> {
-        let gradients = &self.tensors.gradients;
-        let ranges = (0..gradients.len()).step_by(BUCKET).map(|at| at..gradients.len().min(at + BUCKET));
-        let started: Vec<_> = ranges
-            .map(|range| Ok((range.clone(), all.sum(self.gpu.read(&gradients.part(range))?)?)))
-            .collect::<Result<_>>()?;
-        for (range, sum) in started {
-            self.gpu.write(&gradients.part(range), &sum.wait()?)?;
-        }
-        Ok(())
-    }
-
     /// Mean loss of a batch, and its gradients before they are clipped; nothing is updated.
     ///
     /// # Errors
@@ -227,7 +228,7 @@ impl Learner {
     /// # Errors
     /// What the driver says.
     pub fn update(&mut self, now: Now) -> Result<()> {
-        self.update.step(&self.gpu, &self.layout, &self.tensors, self.rules, now)
+        self.update.step((&self.gpu, self.rules), &self.layout, &self.tensors, now, &Alone)
     }
 
     /// The GPU.
@@ -241,6 +242,12 @@ impl Learner {
     /// # Errors
     /// As [`Learner::step`].
     pub fn pass(&mut self, batch: &Sequences, recurrence: bool, world: usize) -> Result<()> {
+        self.run(batch, recurrence, world, false).map(drop)
+    }
+
+    /// As [`Learner::pass`]; the gradients in buckets. With `overlap` they are in the order in which they are complete, and
+    /// may travel while the last micro-batch goes on.
+    fn run(&mut self, batch: &Sequences, recurrence: bool, world: usize, overlap: bool) -> Result<Vec<Bucket>> {
         if batch.inputs.is_empty() {
             return Err(Error::EmptyBatch);
         }
@@ -259,41 +266,52 @@ impl Learner {
         self.gpu.zero(&self.loss)?;
         let share = 1.0 / (batch.targets.len() * world) as f32;
         let mut at = 0;
-        for (inputs, targets) in parts() {
+        let mut buckets = Vec::new();
+        let mut micro_batches = parts().peekable();
+        while let Some((inputs, targets)) = micro_batches.next() {
             let own = brought.part(at..at + words(inputs));
             at += own.len();
-            self.micro_batch([inputs, targets], &own, batch.len, recurrence, share)?;
+            let travel = overlap && micro_batches.peek().is_none();
+            let key = (recurrence, inputs.len(), batch.len, travel);
+            self.micro_batch([inputs, targets], &own, key, share)?;
+            buckets.clone_from(&self.passes[&key].buckets);
         }
-        Ok(())
+        if !overlap {
+            let gradients = &self.tensors.gradients;
+            let ranges = (0..gradients.len()).step_by(BUCKET).map(|at| at..gradients.len().min(at + BUCKET));
+            buckets = ranges.map(|range| Bucket { parts: vec![gradients.part(range)], ready: None }).collect();
+        }
+        Ok(buckets)
     }
 
     fn micro_batch(
         &mut self,
         [inputs, targets]: [&[u32]; 2],
         brought: &Buffer,
-        len: usize,
-        recurrence: bool,
+        key: (bool, usize, usize, bool),
         share: f32,
     ) -> Result<()> {
-        let Self { gpu, kept, storage, config, weights, passes, loss, .. } = self;
-        let key = (recurrence, inputs.len(), len);
+        let Self { gpu, kept, storage, config, layout, tensors, weights, passes, loss, .. } = self;
+        let (recurrence, _, len, travel) = key;
         let running = match passes.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let seed = kept.floats(Kind::F32, &vec![share; targets.len()])?;
-                new.insert(Running { ops: Cuda::new(gpu, *storage), seed, share, ran: false, recorded: None })
+                let (ops, seed) = (Cuda::new(gpu, *storage), kept.floats(Kind::F32, &vec![share; targets.len()])?);
+                new.insert(Running { ops, seed, share, ran: false, recorded: None, buckets: Vec::new() })
             }
         };
         if running.share != share {
             gpu.write(&running.seed, &vec![share; targets.len()])?;
             running.share = share;
         }
-        let Running { ops, seed, ran, recorded, .. } = running;
+        let Running { ops, seed, ran, recorded, buckets, .. } = running;
         ops.take(inputs, targets, config.vocab_size, brought)?;
         if let Some(recorded) = recorded {
             return Ok(gpu.replay(recorded)?);
         }
         let batch = Batch::new(inputs, inputs.len() / len);
+        let places = if travel { layout.passed() } else { Vec::new() };
+        let gradients: Vec<Buffer> = places.iter().map(|range| tensors.gradients.part(range.clone())).collect();
         let mut pass = || -> sixpack_runtime::Result<()> {
             ops.start_tape()?;
             let nll = nll(config, weights, ops, &batch, targets, recurrence)?;
@@ -301,8 +319,17 @@ impl Learner {
             // The gradient of a result is consumed by the tape: a copy of what stays.
             let dy = gpu.empty(Kind::F32, seed.len())?;
             gpu.copy(seed, &dy)?;
-            ops.backward(&nll, dy, &[])?;
-            Ok(())
+            let (mut complete, mut elements, mut closed) = (Vec::new(), 0, 0);
+            ops.backward_told(&nll, dy, &[], &gradients, &mut |number| {
+                elements += gradients[number].len();
+                complete.push(places[number].clone());
+                if elements >= BUCKET.min(tensors.gradients.len() / BUCKETS) {
+                    close(gpu, &tensors.gradients, std::mem::take(&mut complete), buckets, closed)?;
+                    (elements, closed) = (0, closed + 1);
+                }
+                Ok(())
+            })?;
+            if complete.is_empty() { Ok(()) } else { close(gpu, &tensors.gradients, complete, buckets, closed) }
         };
         // The first time loads kernels and takes memory; the second is written down.
         if !*ran || !gpu.settings().reuse {
@@ -387,6 +414,31 @@ impl Learner {
     pub fn average(&self) -> Result<Params> {
         Ok(self.layout.scatter(&self.gpu.read(&self.tensors.average)?, Place::range))
     }
+}
+
+/// Makes a bucket of gradients that are complete here, the one of this number: its event is there from the second time on.
+fn close(
+    gpu: &Gpu,
+    gradients: &Buffer,
+    mut complete: Vec<Range<usize>>,
+    buckets: &mut Vec<Bucket>,
+    number: usize,
+) -> sixpack_runtime::Result<()> {
+    if buckets.len() <= number {
+        complete.sort_by_key(|range| range.start);
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for range in complete {
+            match parts.last_mut() {
+                // Between neighbours there are zeros.
+                Some(last) if range.start - last.end < ALIGNMENT => last.end = range.end,
+                _ => parts.push(range),
+            }
+        }
+        let parts = parts.into_iter().map(|range| gradients.part(range)).collect();
+        buckets.push(Bucket { parts, ready: Some(Arc::new(gpu.event()?)) });
+    }
+    let ready = buckets[number].ready.as_ref().expect("it was just made");
+    gpu.mark_for_others(ready)
 }
 
 /// Losses `[B, T, 1]`.

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use sixpack_formats::OptimizerGroup;
-use sixpack_runtime::cuda::{Buffer, Direction, Feed, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
+use sixpack_formats::{OptimizerGroup, TensorSpec};
+use sixpack_runtime::cuda::{Buffer, Direction, Elsewhere, Feed, Gpu, Group, Kind, Moments, Product, Recorded, Stack};
 
 use super::layout::Layout;
 use super::learner::{Rules, Tensors};
+use super::ranks::Bucket;
+use crate::loader::Rank;
+use crate::optim::shard::owners;
 use crate::optim::{AdamW, Groups, Matrix, NewtonSchulz, Now};
-use crate::{Error, Result};
+use crate::{Collective, Error, Result};
 
 /// Factors of a group or a stack that change from step to step.
 const FACTORS: usize = 4;
@@ -35,7 +38,20 @@ pub(super) struct Update {
     feed: Feed,
     /// Whether a step was queued: kernels are loaded, memory is there.
     ran: bool,
-    recorded: Option<Recorded>,
+    /// Up to where ranks give each other matrices, and what follows.
+    recorded: [Option<Recorded>; 2],
+    /// What this rank does of the stacks, where ranks share them.
+    shares: Option<Shares>,
+}
+
+/// The part of each stack that a rank goes through.
+#[derive(Debug)]
+struct Shares {
+    rank: Rank,
+    /// Of each stack the first matrix, how many, and where they are among gradients.
+    mine: Vec<(usize, usize, Elsewhere)>,
+    /// Weights that each rank updates.
+    of_ranks: Vec<Bucket>,
 }
 
 impl Update {
@@ -56,7 +72,8 @@ impl Update {
             now: gpu.zeros(Kind::F32, (2 + layout.stacks.len()) * FACTORS)?,
             feed: Feed::new(gpu, Kind::F32)?,
             ran: false,
-            recorded: None,
+            recorded: [None, None],
+            shares: None,
             groups,
         })
     }
@@ -115,7 +132,53 @@ impl Update {
         self.clip.part(1..2)
     }
 
-    pub(super) fn step(&mut self, gpu: &Gpu, layout: &Layout, tensors: &Tensors, rules: Rules, now: Now) -> Result<()> {
+    /// Whether this rank goes through a part of each stack only.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shares.is_some() || matches!(self.groups.matrix, Matrix::AdamW(_))
+    }
+
+    /// From now on goes through this rank's part of each stack only.
+    pub(super) fn share(
+        &mut self,
+        gpu: &Gpu,
+        layout: &Layout,
+        tensors: &Tensors,
+        table: &[TensorSpec],
+        rank: Rank,
+    ) -> Result<()> {
+        let owners = owners(table, &self.groups.matrix, rank.world);
+        let mut mine = Vec::new();
+        let mut of_ranks = vec![Bucket { parts: Vec::new(), ready: None }; rank.world];
+        for (stack, range) in &layout.stacks {
+            let (members, starts) = (layout.members(range), layout.starts(range));
+            let size = stack.rows * stack.cols;
+            for (owner, bucket) in of_ranks.iter_mut().enumerate() {
+                // They follow each other.
+                let first = members.iter().position(|id| owners[id] == owner).unwrap_or(0);
+                let count = members.iter().filter(|id| owners[id] == owner).count();
+                if count > 0 {
+                    let at = range.start + first * size;
+                    bucket.parts.push(tensors.weights.part(at..at + count * size));
+                }
+                if owner == rank.rank {
+                    mine.push((first, count, Elsewhere::new(gpu, &starts[first..first + count], size)?));
+                }
+            }
+        }
+        self.shares = Some(Shares { rank, mine, of_ranks });
+        (self.ran, self.recorded) = (false, [None, None]);
+        Ok(())
+    }
+
+    /// Queues a step by the gradients there are, of all ranks with the same.
+    pub(super) fn step(
+        &mut self,
+        (gpu, rules): (&Gpu, Rules),
+        layout: &Layout,
+        tensors: &Tensors,
+        now: Now,
+        all: &dyn Collective<Bucket>,
+    ) -> Result<()> {
         self.steps += 1;
         let factors = self.factors(layout, now);
         let brought = self.feed.bring(factors.len(), |to| {
@@ -123,17 +186,25 @@ impl Update {
             Ok(())
         })?;
         gpu.copy(&brought, &self.now)?;
-        if let Some(recorded) = &self.recorded {
-            return Ok(gpu.replay(recorded)?);
+        let mut recorded = std::mem::take(&mut self.recorded);
+        let run = |recorded: &mut Option<Recorded>, queue: &dyn Fn() -> sixpack_runtime::Result<()>| {
+            if let Some(recorded) = recorded {
+                return gpu.replay(recorded);
+            }
+            // The first time loads kernels and takes memory; the second is written down.
+            if !self.ran || !gpu.settings().reuse {
+                return queue();
+            }
+            gpu.replay(recorded.insert(gpu.record(queue)?))
+        };
+        run(&mut recorded[0], &|| self.queue(gpu, layout, tensors, rules))?;
+        if let Some(shares) = &self.shares {
+            assert_eq!(shares.rank, all.rank(), "the ranks that shared the stacks");
+            all.gather(shares.of_ranks.clone())?.wait()?;
+            run(&mut recorded[1], &|| follow(gpu, layout, tensors, rules))?;
         }
-        // The first time loads kernels and takes memory; the second is written down.
-        if !self.ran || !gpu.settings().reuse {
-            self.queue(gpu, layout, tensors, rules)?;
-            self.ran = true;
-            return Ok(());
-        }
-        let recorded = gpu.record(|| self.queue(gpu, layout, tensors, rules))?;
-        Ok(gpu.replay(self.recorded.insert(recorded))?)
+        (self.recorded, self.ran) = (recorded, true);
+        Ok(())
     }
 
     /// What changes from step to step, of tables, of control tensors, then of each stack.
@@ -167,18 +238,30 @@ impl Update {
         self.adamw(gpu, &Group { shadow, ..self.group(tensors, tables) }, tables, &self.groups.token, &now(0))?;
         self.adamw(gpu, &self.group(tensors, controls), controls, &self.groups.scalar, &now(1))?;
         for (i, (stack, range)) in layout.stacks.iter().enumerate() {
+            let whole = (0, stack.count, tensors.elsewhere[i].clone());
+            let (first, count, elsewhere) = self.shares.as_ref().map_or(whole, |shares| shares.mine[i].clone());
+            if count == 0 {
+                continue;
+            }
+            let (stack, size) = (Stack { count, ..*stack }, stack.rows * stack.cols);
+            let range = range.start + first * size..range.start + (first + count) * size;
             let group = Group {
                 gradients: tensors.gradients.clone(),
                 shadow: Some(tensors.read.clone()),
-                elsewhere: Some(tensors.elsewhere[i].clone()),
-                ..self.group(tensors, range)
+                elsewhere: Some(elsewhere),
+                ..self.group(tensors, &range)
             };
+            let side = self.moments[i].len() / layout.stacks[i].0.count;
+            let moments = self.moments[i].part(first * side..(first + count) * side);
             match &self.groups.matrix {
-                Matrix::AdamW(rule) => self.adamw(gpu, &group, range, rule, &now(2 + i))?,
-                _ => self.stack(gpu, &group, (*stack, range), &self.moments[i], &now(2 + i))?,
+                Matrix::AdamW(rule) => self.adamw(gpu, &group, &range, rule, &now(2 + i))?,
+                _ => self.stack(gpu, &group, (stack, &range), &moments, &now(2 + i))?,
             }
         }
-        gpu.ema(&tensors.average, &tensors.weights, rules.ema_decay as f32)
+        match &self.shares {
+            Some(_) => Ok(()),
+            None => gpu.ema(&tensors.average, &tensors.weights, rules.ema_decay as f32),
+        }
     }
 
     /// Tensors that lie alike among weights and gradients, and are read as they are.
@@ -227,6 +310,14 @@ impl Update {
         let height = crate::optim::height([stack.rows, stack.cols]) as f32;
         gpu.muon_apply(group, (&update, factors.as_ref()), now, (height, cautious), stack)
     }
+}
+
+/// What follows when all ranks have all matrices: passes are to read them, and they enter the average.
+fn follow(gpu: &Gpu, layout: &Layout, tensors: &Tensors, rules: Rules) -> sixpack_runtime::Result<()> {
+    for ((_, range), elsewhere) in layout.stacks.iter().zip(&tensors.elsewhere) {
+        gpu.convert(&tensors.weights.part(range.clone()), Some(elsewhere), &tensors.read)?;
+    }
+    gpu.ema(&tensors.average, &tensors.weights, rules.ema_decay as f32)
 }
 
 /// Brings the singular values of each matrix of a stack close to 1.

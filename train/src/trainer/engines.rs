@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sixpack_runtime::cuda::{Gpu, Kind};
 
-use crate::cuda::{IN_FLIGHT, Learner, Outcome, Rules};
+use crate::cuda::{IN_FLIGHT, Learner, Outcome, Ranks, Rules};
 use crate::engine::{CpuEngine, Sequences};
 use crate::optim::{self, Now};
 use crate::recipe::Recipe;
@@ -15,7 +15,7 @@ use crate::{Collective, Error, Result};
 /// What computes: a GPU if there is one, else the CPU.
 pub(super) struct Engines<'a> {
     pub(super) cpu: &'a CpuEngine,
-    pub(super) gpu: Option<&'a mut Learner>,
+    pub(super) gpu: Option<(&'a mut Learner, &'a Ranks<'a>)>,
 }
 
 impl Engines<'_> {
@@ -29,9 +29,9 @@ impl Engines<'_> {
         (recurrence, now): (bool, Now),
         all: &dyn Collective,
     ) -> Result<Option<Outcome>> {
-        let done = if let Some(learner) = &mut self.gpu {
+        let done = if let Some((learner, ranks)) = &mut self.gpu {
             let done = if learner.in_flight() == IN_FLIGHT { learner.finish()? } else { None };
-            learner.queue(batch, recurrence, now, all)?;
+            learner.queue(batch, recurrence, now, ranks)?;
             done
         } else {
             let mut gradients = self.cpu.gradients_of_all(&state.weights, batch, recurrence, all)?;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sixpack_formats::Model;
 use sixpack_runtime::cuda::{Gpu, Kind, Settings, Stalls};
 use sixpack_train::collective::Pending;
-use sixpack_train::cuda::{IN_FLIGHT, Learner, Outcome};
+use sixpack_train::cuda::{IN_FLIGHT, Learner, Outcome, Ranks};
 use sixpack_train::loader::{Rank, Source};
 use sixpack_train::optim::{Matrix, Muon};
-use sixpack_train::{Alone, Collective, Event, Params, Recipe, Result, Setup, Trainer, params};
+use sixpack_train::{Collective, Event, Params, Recipe, Result, Setup, Trainer, params};
 
 use super::{RULES, groups, small, steps, text};
 
@@ -38,7 +38,7 @@ pub(crate) fn queued() {
         }
         let finished = gpu.stalls();
         assert!(finished.waits - before.waits <= 1, "step {i} waits for more than one step");
-        ahead.queue(batch, *recurrence, *now, &Alone).unwrap();
+        ahead.queue(batch, *recurrence, *now, &Ranks::alone()).unwrap();
         let recorded = i % 6 >= 2;
         assert!(!recorded || gpu.stalls() == finished, "step {i} is held up: {finished:?}, then {:?}", gpu.stalls());
         expected.push(waiting.step(batch, *recurrence, *now).unwrap());

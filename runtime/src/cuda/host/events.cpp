@@ -29,6 +29,10 @@ int cuStreamCreate(void **stream, unsigned flags) {
     return OK;
 }
 
+int cuStreamCreateWithPriority(void **stream, unsigned flags, int) {
+    return cuStreamCreate(stream, flags);
+}
+
 // What is queued is still done.
 int cuStreamDestroy_v2(void *stream) {
     Lock lock(turn);
@@ -121,6 +125,19 @@ int cuEventRecord(void *event, void *stream) {
         on.waiting.push_back(Task{Work{}, 0, nullptr, own.mark});
     }
     return OK;
+}
+
+// Only into a graph, each run of which marks it anew.
+int cuEventRecordWithFlags(void *event, void *stream, unsigned flags) {
+    ENTER
+    if (flags != 1 || !is_captured(stream)) {
+        return failed(BAD_VALUE, "an event for others than a capture, of a stream that is not captured");
+    }
+    const int code = push(stream, Work{});
+    if (code == OK) {
+        static_cast<Stream *>(stream)->capture->nodes.back().event = static_cast<Event *>(event);
+    }
+    return code;
 }
 
 // Who asks twice waits.

@@ -137,6 +137,12 @@ int cuGraphLaunch(void *instance, void *stream) {
         if (const int code = enqueue(on, graph.nodes[i].work, numbers[i], clocks[i])) {
             return code;
         }
+        if (Event *event = graph.nodes[i].event) {
+            event->asked = false;
+            event->capture = nullptr;
+            event->mark = on.waiting.back().mark = std::make_shared<Mark>(Mark{&on});
+            event->mark->clock = clocks[i];
+        }
         join(on.clock, clocks[i]);
     }
     return OK;

@@ -39,6 +39,8 @@ struct Node {
     Work work;
     std::set<std::size_t> after;
     std::size_t branch;
+    // What is marked each time that it runs.
+    struct Event *event = nullptr;
 };
 
 struct Capture {

@@ -275,6 +275,10 @@ bool forget(std::uintptr_t at, std::size_t bytes) {
     return false;
 }
 
+int current_device() {
+    return current;
+}
+
 void keep_moving() {
     static std::set<int> moving;
     const Lock lock(turn);

@@ -72,6 +72,9 @@ int queue_apart(void *stream, std::function<int()> work, std::vector<Use> uses);
 // Work moves on without being waited for, but late, from now on: for ranks that wait for one another.
 void keep_moving();
 
+// The device that is this thread's.
+int current_device();
+
 // Does all that is queued on a stream; on all streams of this thread's device.
 int finish(Lock &lock, void *stream);
 int finish_all(Lock &lock);
