@@ -79,7 +79,7 @@ fn wait_for(out: &str, event: &str) {
 }
 
 pub(crate) fn lose_one(folder: &Path) {
-    let long = "--device cuda --set budget.steps=40 --set run.checkpoint_seconds=0.2";
+    let long = "--device cuda --set budget.steps=20 --set run.checkpoint_seconds=0.05";
     let [first, mut second] = start(folder, &training("lost", long), &[]);
     wait_for("lost", "checkpoint");
     second.kill().expect("a child");
@@ -91,5 +91,5 @@ pub(crate) fn lose_one(folder: &Path) {
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
     // What both remembered of the optimizer is whole.
     let said = output(program(folder, &training("lost", &format!("{long} --resume")))).ok().stdout;
-    assert!(said.contains("from step ") && said.contains("40 steps"), "{said}");
+    assert!(said.contains("from step ") && said.contains("20 steps"), "{said}");
 }
