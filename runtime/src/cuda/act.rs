@@ -11,6 +11,9 @@ pub struct Act {
     pub(super) sequences: usize,
     pub(super) len: usize,
     pub(super) cols: usize,
+    /// Elements from one row to the next: as many as there are channels, but for values that are part of a product, which
+    /// only attention and what excludes them read.
+    pub(super) apart: usize,
     /// Position of the first row of each sequence.
     pub(super) start: usize,
 }
@@ -24,6 +27,11 @@ impl Act {
     /// Rows and channels.
     pub(super) fn extent(&self) -> [usize; 2] {
         [self.rows(), self.cols]
+    }
+
+    /// Elements of a gradient.
+    pub(super) fn elements(&self) -> usize {
+        self.rows() * self.cols
     }
 
     /// Whether a tape did not keep its values.

@@ -11,7 +11,7 @@
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP)
     attention(int query, int kv, int dim, const T *q, const T *k, const T *v, const int *starts, T *y, float *lse, int q_len,
-              int k_len) {
+              int k_len, int v_cols) {
     // Queries of a warp: fewer where heads are so wide that memory of the block would not hold them.
     constexpr int EACH = WIDTH > 128 ? 2 : 4;
     constexpr int CHANNELS = WIDTH / WARP;
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(WARPS * WARP)
             }
         }
         __syncthreads();
-        load_rows(tile, v + kv_at + offset(from, kv_cols), there, dim, kv_cols, 1.0f);
+        load_rows(tile, v + offset(sequence * k_len + from, v_cols) + head / (query / kv) * dim, there, dim, v_cols, 1.0f);
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {

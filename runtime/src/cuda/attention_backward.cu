@@ -31,7 +31,7 @@ __device__ inline void add_rows(float (&sums)[WIDTH / WARP], const float *weight
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, 2)
     attention_backward_queries(int query, int kv, int dim, const T *q, const T *k, const T *v, const int *starts,
-                               const T *y, const float *lse, const T *dy, T *dq, float *shift, int q_len, int k_len) {
+                               const T *y, const float *lse, const T *dy, T *dq, float *shift, int q_len, int k_len, int v_cols) {
     // Queries of a warp: fewer where heads are so wide that memory of the block would not hold them.
     constexpr int EACH = WIDTH > 128 ? 1 : 4;
     SHARED(float, queries, [WARPS * EACH][WIDTH]);
@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
     const int q_cols = query * dim, kv_cols = kv * dim;
     const size_t q_at = offset(sequence * q_len + first, q_cols) + head * dim;
     const size_t kv_at = offset(sequence * k_len, kv_cols) + head / (query / kv) * dim;
+    v += offset(sequence * k_len, v_cols) + head / (query / kv) * dim;
     const size_t row_at = offset(sequence * query + head, q_len) + first;
     const int position = k_len - q_len + first, end = position + count;
     const float scale = 1.0f / sqrtf(static_cast<float>(dim));
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
         const int there = min(KEYS, end - from);
         float along[EACH];
         __syncthreads();
-        load_rows(tile, v + kv_at + offset(from, kv_cols), there, dim, kv_cols, 1.0f);
+        load_rows(tile, v + offset(from, v_cols), there, dim, v_cols, 1.0f);
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, 2)
     attention_backward_keys(int query, int kv, int dim, const T *q, const T *k, const T *v, const int *starts,
-                            const float *lse, const T *dy, const float *shift, T *dk, T *dv, int q_len, int k_len) {
+                            const float *lse, const T *dy, const float *shift, T *dk, T *dv, int q_len, int k_len, int v_cols) {
     // As above, of keys.
     constexpr int EACH = WIDTH > 128 ? 1 : 4;
     SHARED(float, keys, [WARPS * EACH][WIDTH]);
@@ -131,7 +132,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
     const size_t kv_at = offset(sequence * k_len + first, kv_cols) + head * dim;
     const float scale = 1.0f / sqrtf(static_cast<float>(dim));
     load_rows(keys, k + kv_at, count, dim, kv_cols, scale);
-    load_rows(values, v + kv_at, count, dim, kv_cols, 1.0f);
+    load_rows(values, v + offset(sequence * k_len + first, v_cols) + head * dim, count, dim, v_cols, 1.0f);
     float key_sums[EACH][WIDTH / WARP], value_sums[EACH][WIDTH / WARP];
     for (int i = 0; i < EACH; ++i) {
         for (int j = 0; j < WIDTH / WARP; ++j) {

@@ -9,7 +9,7 @@
 template <int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, WIDTH > 64 ? 3 : 2)
     attention_mma(int query, int kv, int dim, const bf16 *q, const bf16 *k, const bf16 *v, const int *starts, bf16 *y,
-                  float *lse, int q_len, int k_len) {
+                  float *lse, int q_len, int k_len, int v_cols) {
     // As many rows as registers allow, and as many keys of a step as 48 KiB do.
     constexpr int M = WIDTH > 64 ? 1 : 2, ROWS = WARPS * 16 * M, STEP = 64, COLUMNS = WIDTH / CHUNK;
     SHARED(Chunk, queries, [ROWS][COLUMNS]);
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(WARPS * WARP, WIDTH > 64 ? 3 : 2)
     const int q_cols = query * dim, kv_cols = kv * dim;
     const size_t q_at = offset(sequence * q_len + first, q_cols) + head * dim;
     k += offset(sequence * k_len, kv_cols) + head / (query / kv) * dim;
-    v += offset(sequence * k_len, kv_cols) + head / (query / kv) * dim;
+    v += head / (query / kv) * dim;
     // The position of the first query, and one more than that of the last.
     const int position = k_len - q_len + first, end = position + count;
     if (starts) {
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(WARPS * WARP, WIDTH > 64 ? 3 : 2)
         float scores[M][STEP / 8][4] = {};
         wait_copies<0>();
         __syncthreads();
-        copy_rows(values, v + offset(from, kv_cols), end - from, dim, kv_cols);
+        copy_rows(values, v + offset(sequence * k_len + from, v_cols), end - from, dim, v_cols);
         end_copies();
         if (seen) {
             multiply_rows<M, STEP, COLUMNS / 2>(scores, queries + top, keys);

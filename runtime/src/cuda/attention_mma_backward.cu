@@ -38,7 +38,7 @@ template <int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, WIDTH > 64 ? 3 : 2)
     attention_mma_backward_queries(int query, int kv, int dim, const bf16 *q, const bf16 *k, const bf16 *v,
                                    const int *starts, const bf16 *y, const float *lse, const bf16 *dy, bf16 *dq,
-                                   float *shift, int q_len, int k_len) {
+                                   float *shift, int q_len, int k_len, int v_cols) {
     // As many rows as registers allow; keys arrive one step ahead where 48 KiB hold two.
     constexpr int M = WIDTH > 64 ? 1 : 2, ROWS = WARPS * 16 * M, COLUMNS = WIDTH / CHUNK, STAGES = WIDTH > 64 ? 1 : 2;
     constexpr int UNROLLED = WIDTH > 64 ? 2 : 4;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(WARPS * WARP, WIDTH > 64 ? 3 : 2)
     const size_t q_at = offset(sequence * q_len + first, q_cols) + head * dim;
     const size_t row_at = offset(sequence * query + head, q_len) + first;
     k += offset(sequence * k_len, kv_cols) + head / (query / kv) * dim;
-    v += offset(sequence * k_len, kv_cols) + head / (query / kv) * dim;
+    v += offset(sequence * k_len, v_cols) + head / (query / kv) * dim;
     const int position = k_len - q_len + first, end = position + count;
     if (starts) {
         starts += offset(sequence, q_len) + first;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(WARPS * WARP, WIDTH > 64 ? 3 : 2)
     const auto bring = [&](int from, int stage) {
         if (from < end) {
             copy_rows(keys[stage], k + offset(from, kv_cols), end - from, dim, kv_cols);
-            copy_rows(values[stage], v + offset(from, kv_cols), end - from, dim, kv_cols);
+            copy_rows(values[stage], v + offset(from, v_cols), end - from, dim, v_cols);
             end_copies();
         }
     };
@@ -144,7 +144,7 @@ template <int WIDTH>
 __global__ void __launch_bounds__(WARPS * WARP, 2)
     attention_mma_backward_keys(int query, int kv, int dim, const bf16 *q, const bf16 *k, const bf16 *v, const int *starts,
                                 const float *lse, const bf16 *dy, const float *shift, bf16 *dk, bf16 *dv, int q_len,
-                                int k_len) {
+                                int k_len, int v_cols) {
     constexpr int M = WIDTH > 64 ? 1 : 2, ROWS = WARPS * 16 * M, COLUMNS = WIDTH / CHUNK, STAGES = WIDTH > 64 ? 1 : 2;
     SHARED(Chunk, keys, [ROWS][COLUMNS]);
     SHARED(Chunk, values, [ROWS][COLUMNS]);
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 2)
         document = starts ? starts[min(from + lane(), end - 1)] : 0;
     };
     copy_rows(keys, k + kv_at, count, dim, kv_cols);
-    copy_rows(values, v + kv_at, count, dim, kv_cols);
+    copy_rows(values, v + offset(sequence * k_len + first, v_cols) + head * dim, count, dim, v_cols);
     end_copies();
     if (start < end) {
         bring();

@@ -1,15 +1,15 @@
 // Exclusive self-attention: `y − (y·v̂) v̂` per head, `v̂ = v / max(‖v‖, 1e-12)` the key/value head's own value at that
-// position. `L` lanes for each query head of each row, or a warp where `L` is 0.
+// position. Rows of values begin `v_cols` apart. `L` lanes for each query head of each row, or a warp where `L` is 0.
 #include "heads.cuh"
 
 template <typename T, int L>
 __global__ void __launch_bounds__(256, 4)
-    exclude_self(int query, int kv, int dim, const T *y, const T *v, T *out, int rows) {
+    exclude_self(int query, int kv, int dim, const T *y, const T *v, int v_cols, T *out, int rows) {
     const int group = query / kv, total = rows * query;
     if constexpr (L == 0) {
         for (int i = warp_of_grid(); i < total; i += warps_of_grid()) {
             const size_t at = offset(i, dim);
-            const T *own = v + offset(i / query * kv + i % query / group, dim);
+            const T *own = v + offset(i / query, v_cols) + i % query / group * dim;
             float squares = 0.0f, along = 0.0f;
             for (int c = lane(); c < dim; c += WARP) {
                 const float value = to_float(own[c]);
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(256, 4)
                 const int i = first + j * HEADS + lane() / L;
                 if (i < total) {
                     heads[j] = fetch<N>(y + offset(i, dim) + c);
-                    values[j] = fetch<N>(v + offset(i / query * kv + i % query / group, dim) + c);
+                    values[j] = fetch<N>(v + offset(i / query, v_cols) + i % query / group * dim + c);
                 }
             }
 #pragma unroll
@@ -54,11 +54,11 @@ __global__ void __launch_bounds__(256, 4)
 // for each key/value head of each row, or a warp where `L` is 0; then heads are of at most 256.
 template <typename T, int L>
 __global__ void __launch_bounds__(256, 4) exclude_self_backward(int query, int kv, int dim, const T *y, const T *v,
-                                                                const T *dout, T *dy, T *dv, int rows) {
+                                                                int v_cols, const T *dout, T *dy, T *dv, int rows) {
     const int group = query / kv, total = rows * kv;
     if constexpr (L == 0) {
         for (int i = warp_of_grid(); i < total; i += warps_of_grid()) {
-            const T *own = v + offset(i, dim);
+            const T *own = v + offset(i / kv, v_cols) + i % kv * dim;
             float squares = 0.0f, sums[256 / WARP] = {};
             for (int c = lane(); c < dim; c += WARP) {
                 squares += to_float(own[c]) * to_float(own[c]);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(256, 4) exclude_self_backward(int query, int k
             const bool there = i < total;
             Pack<T, N> own = {};
             if (there) {
-                own = fetch<N>(v + offset(i, dim) + c);
+                own = fetch<N>(v + offset(i / kv, v_cols) + i % kv * dim + c);
             }
             float sums[N] = {}, inverse = 0.0f;
             for (int top = 0; top < group; top += AT_ONCE) {

@@ -30,6 +30,7 @@ __device__ inline float turn_head_back(const T *head, const T *grad, float gain,
         const float cosine = turn[2 * c], sine = turn[2 * c + 1];
         along += to_float(head[c]) * (a * cosine - b * sine) + to_float(head[c + half]) * (b * cosine + a * sine);
     }
+#pragma unroll 2
     for (int c = 2 * half + lane(); c < dim; c += WARP) {
         along += to_float(head[c]) * to_float(grad[c]);
     }
@@ -41,6 +42,7 @@ __device__ inline float turn_head_back(const T *head, const T *grad, float gain,
         out[c] = from_float<T>(factor * (a * cosine - b * sine - pull * to_float(head[c])));
         out[c + half] = from_float<T>(factor * (b * cosine + a * sine - pull * to_float(head[c + half])));
     }
+#pragma unroll 2
     for (int c = 2 * half + lane(); c < dim; c += WARP) {
         out[c] = from_float<T>(factor * (to_float(grad[c]) - pull * to_float(head[c])));
     }

@@ -7,7 +7,7 @@ use sixpack_formats::{Model, ModelConfig, OptimizerGroup, Part, TensorId, Tensor
 
 use super::act::{Act, Weight};
 use super::gpu::Gpu;
-use super::kernels::{Lengths, Tile, Turn, width};
+use super::kernels::{self, Lengths, Tile, Turn, width};
 use super::memory::{Buffer, Kind};
 use super::project_heads::ProjectHeads;
 use super::remembered::Remembered;
@@ -162,11 +162,12 @@ impl Cuda {
 
     fn named(&mut self, data: Buffer, sequences: usize, len: usize, cols: usize, start: usize) -> Act {
         self.acts += 1;
-        Act { data, id: self.acts, sequences, len, cols, start }
+        Act { data, id: self.acts, sequences, len, cols, apart: cols, start }
     }
 
     /// Memory for an activation of the same rows with `cols` channels.
     pub(super) fn like(&mut self, x: &Act, cols: usize) -> Result<Act> {
+        assert_eq!(x.apart, x.cols, "values that are part of a product are for attention only");
         let data = self.gpu.empty(self.storage, x.rows() * cols)?;
         Ok(self.named(data, x.sequences, x.len, cols, x.start))
     }
@@ -288,7 +289,7 @@ impl Ops for Cuda {
             false => [k, v].map(Act::clone),
         };
         let y = self.like(q, q.cols)?;
-        let at = Lengths { sequences: q.sequences, queries: q.len, keys: k.len };
+        let at = Lengths { sequences: q.sequences, queries: q.len, keys: k.len, apart: Some(v.apart) };
         let lse = match self.tape {
             Some(_) => Some(self.gpu.empty(Kind::F32, q.sequences * heads.query * q.len)?),
             None => None,
@@ -307,7 +308,7 @@ impl Ops for Cuda {
 
     fn exclude_self(&mut self, heads: Heads, y: &Act, v: &Act) -> Result<Act> {
         let out = self.like(y, y.cols)?;
-        self.gpu.exclude_self(heads, &y.data, &v.data, &out.data, y.rows())?;
+        self.gpu.exclude_self(heads, &y.data, (&v.data, v.apart), &out.data, y.rows())?;
         self.record(|| Call::ExcludeSelf { heads, y: y.clone(), v: v.clone(), out: out.id });
         Ok(out)
     }
@@ -408,7 +409,15 @@ impl Ops for Cuda {
         let Heads { query, kv, dim } = by.heads;
         let angles = self.angles(by.rope, x.start + x.len)?;
         let product = self.product(&w.value, x)?;
-        let [q, k, v] = [self.like(x, query * dim)?, self.like(x, kv * dim)?, self.like(x, kv * dim)?];
+        let [q, k] = [self.like(x, query * dim)?, self.like(x, kv * dim)?];
+        // A session remembers values by themselves.
+        let v = match self.remembered.is_on() {
+            true => self.like(x, kv * dim)?,
+            false => {
+                let part = product.data.part((query + kv) * dim..product.data.len());
+                Act { apart: product.cols, ..self.named(part, x.sequences, x.len, kv * dim, x.start) }
+            }
+        };
         let call = ProjectHeads {
             w,
             x: x.clone(),
@@ -419,7 +428,11 @@ impl Ops for Cuda {
             value_embedding: by.value_embedding.map(|(factor, ve)| (factor.clone(), ve.clone())),
             results: [q.id, k.id, v.id],
         };
-        self.gpu.project_heads(call.projected(&angles), [&q.data, &k.data, &v.data])?;
+        // Values that are part of the product, to which nothing is added, are there.
+        let stay = v.apart != v.cols && call.value_embedding.is_none();
+        let values = (!stay).then_some((&v.data, v.apart));
+        let into = kernels::Projection { queries: &q.data, keys: &k.data, values };
+        self.gpu.project_heads(call.projected(&angles), into)?;
         self.record(|| Call::ProjectHeads(Box::new(call)));
         Ok([q, k, v])
     }

@@ -1,6 +1,7 @@
 // Queries, keys and values of attention from their one product `x [rows, (query + 2 kv)·dim]`, whose rows hold them in this
 // order: queries and keys as `head_norm_rope` makes them, queries with a gain; to values the value embedding
-// `ve [rows, kv·dim]` is added, times `scale [1]` (null for none).
+// `ve [rows, kv·dim]` is added, times `scale [1]` (null for none). Rows of `v` begin `v_cols` apart: it may be that part of the
+// product. Of a row `used` heads are gone through: all, or queries and keys only.
 //
 // A warp has the same heads of each of its rows: one, of any width, where `L` is 0, and otherwise as many as `L` lanes each
 // make, in which `half` is whole packs.
@@ -35,27 +36,28 @@ __device__ inline void turn_lanes(float (&own)[N], const float *turn, int half, 
     }
 }
 
-// The place of a head of a row among queries, keys or values.
+// Where a head begins in the first row of queries, keys or values.
 template <typename P>
-__device__ inline P *place(P *q, P *k, P *v, int query, int kv, int row, int head, int dim) {
-    if (head < query) {
-        return q + offset(row * query + head, dim);
-    }
-    return head < query + kv ? k + offset(row * kv + head - query, dim) : v + offset(row * kv + head - query - kv, dim);
+__device__ inline P *place(P *q, P *k, P *v, int query, int kv, int head, int dim) {
+    return head < query ? q + head * dim : head < query + kv ? k + (head - query) * dim : v + (head - query - kv) * dim;
 }
 
 template <typename T, int L>
 __global__ void __launch_bounds__(256, 4)
     project_heads(const T *x, int query, int kv, const float *angles, int half, const float *gain, const float *scale,
-                  const T *ve, T *q, T *k, T *v, int rows, int dim, int len, int start) {
+                  const T *ve, T *q, T *k, T *v, int v_cols, int used, int rows, int dim, int len, int start) {
     constexpr int OWN = heads_of_warp<L>();
-    const int all = query + 2 * kv, groups = (all + OWN - 1) / OWN, first = warp_of_grid() % groups * OWN;
+    const int all = query + 2 * kv, groups = (used + OWN - 1) / OWN, first = warp_of_grid() % groups * OWN;
     const int apart = warps_of_grid() / groups;
     const float size = ve ? scale[0] : 0.0f;
+    // The head of this lane, and where it goes.
+    const int head = first + lane() / (WARP / OWN);
+    T *const into = place(q, k, v, query, kv, head, dim);
+    const int cols = head < query ? query * dim : head < query + kv ? kv * dim : v_cols;
     if constexpr (L == 0) {
         for (int row = warp_of_grid() / groups; row < rows; row += apart) {
             const T *from = x + offset(row * all + first, dim);
-            T *to = place(q, k, v, query, kv, row, first, dim);
+            T *to = into + offset(row, cols);
             if (first < query + kv) {
                 const float *turn = angles + offset(start + row % len, 2 * half);
                 turn_head(from, first < query ? gain[first] : 1.0f, turn, half, to, dim);
@@ -68,8 +70,8 @@ __global__ void __launch_bounds__(256, 4)
         }
     } else {
         constexpr int N = numbers_of_lane<T>();
-        const int head = first + lane() / L, c = lane() % L * N;
-        const bool there = head < all, embeds = ve && there && head >= query + kv;
+        const int c = lane() % L * N;
+        const bool there = head < used, embeds = ve && there && head >= query + kv;
         const float by = head < query ? gain[head] : 1.0f;
         for (int top = warp_of_grid() / groups; top < rows; top += AT_ONCE * apart) {
             Pack<T, N> heads[AT_ONCE] = {}, more[AT_ONCE] = {};
@@ -103,7 +105,7 @@ __global__ void __launch_bounds__(256, 4)
                         turn_lanes(own, turn, head < query + kv ? half : 0, c, 1.0f);
                     }
                     if (there) {
-                        put(place(q, k, v, query, kv, row, head, dim) + c, packed<T, N>([&](int i) { return own[i]; }));
+                        put(into + offset(row, cols) + c, packed<T, N>([&](int i) { return own[i]; }));
                     }
                 }
             }
@@ -122,14 +124,15 @@ __global__ void __launch_bounds__(256, 4)
     constexpr int OWN = heads_of_warp<L>();
     const int all = query + 2 * kv, groups = (all + OWN - 1) / OWN, first = warp_of_grid() % groups * OWN;
     const int apart = warps_of_grid() / groups;
-    // The head of this lane.
-    const int head = L > 0 ? first + lane() / (L > 0 ? L : WARP) : first;
+    // The head of this lane, and where its gradient is.
+    const int head = first + lane() / (WARP / OWN), cols = (head < query ? query : kv) * dim;
+    const T *const from = place(dq, dk, dv, query, kv, head, dim);
     const float size = ve ? scale[0] : 0.0f, by = head < query ? gain[head] : 1.0f;
     float of_gain = 0.0f, of_scale = 0.0f;
     if constexpr (L == 0) {
         for (int row = warp_of_grid() / groups; row < rows; row += apart) {
             const size_t at = offset(row * all + head, dim);
-            const T *grad = place(dq, dk, dv, query, kv, row, head, dim);
+            const T *grad = from + offset(row, cols);
             if (head < query + kv) {
                 const float *turn = angles + offset(start + row % len, 2 * half);
                 of_gain += turn_head_back(x + at, grad, by, turn, half, dx + at, dim);
@@ -155,7 +158,7 @@ __global__ void __launch_bounds__(256, 4)
             // Of values, whose own numbers are not needed, the second gradient.
             Pack<T, N> own = {}, grad = {};
             if (there) {
-                grad = fetch<N>(place(dq, dk, dv, query, kv, row, head, dim) + c);
+                grad = fetch<N>(from + offset(row, cols) + c);
                 if (!is_value) {
                     own = fetch<N>(x + at);
                 } else if (second) {
@@ -198,7 +201,7 @@ __global__ void __launch_bounds__(256, 4)
             }
         }
     }
-    if (dgain && head < query && lane() % (L > 0 ? L : WARP) == 0) {
+    if (dgain && head < query && lane() % (WARP / OWN) == 0) {
         dgain[offset(warp_of_grid() / groups, query) + head] = of_gain;
     }
     of_scale = warp_sum(of_scale);

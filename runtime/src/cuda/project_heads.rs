@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::act::{Act, Weight};
 use super::interpreter::Cuda;
-use super::kernels::{Projected, Projections, Turn};
+use super::kernels::{Projected, Projection, Projections, Turn};
 use super::memory::Buffer;
 use super::tape::{Gradients, linear};
 use crate::{Heads, Result, Rope};
@@ -46,15 +46,13 @@ impl ProjectHeads {
         [query, kv, kv].map(|heads| self.x.rows() * heads * dim)
     }
 
-    /// Its results once more, by their ids.
-    pub(super) fn again(&self, ops: &mut Cuda) -> Result<[(u64, Buffer); 3]> {
+    /// Queries and keys once more, by their ids; values are in the product.
+    pub(super) fn again(&self, ops: &mut Cuda) -> Result<[(u64, Buffer); 2]> {
         let angles = ops.angles(self.rope, self.x.start + self.x.len)?;
-        let [q, k, v] = self.extents().map(|len| ops.gpu.empty(ops.storage, len));
-        let made = [q?, k?, v?];
-        ops.gpu.project_heads(self.projected(&angles), made.each_ref())?;
-        let [q, k, v] = made;
-        let [of_q, of_k, of_v] = self.results;
-        Ok([(of_q, q), (of_k, k), (of_v, v)])
+        let [q, k, _] = self.extents().map(|len| ops.gpu.empty(ops.storage, len));
+        let (q, k) = (q?, k?);
+        ops.gpu.project_heads(self.projected(&angles), Projection { queries: &q, keys: &k, values: None })?;
+        Ok([(self.results[0], q), (self.results[1], k)])
     }
 
     /// The gradients of what it read, from those of its results, of which values may have two.

@@ -85,6 +85,11 @@ impl Call {
         }
     }
 
+    /// Results that can be computed again: all but values, which are part of a product.
+    fn forgettable(&self) -> &[u64] {
+        if let Self::ProjectHeads(call) = self { &call.results[..2] } else { self.results() }
+    }
+
     /// What it is called where its result can be computed again.
     fn again(&self) -> Option<Again> {
         match self {
@@ -147,7 +152,7 @@ impl Tape {
             }
         }
         if call.again().is_some_and(|op| self.recompute.has(op)) {
-            self.forgotten.extend(call.results());
+            self.forgotten.extend(call.forgettable());
         }
         self.calls.push(call);
     }
@@ -320,7 +325,9 @@ impl Cuda {
                 let gain = gain.as_ref().map(|g| &g.value);
                 gpu.head_norm_rope(&x.data, *heads, turn, gain, y, [x.rows(), x.cols / heads])
             }
-            Call::ExcludeSelf { heads, y: of, v, .. } => gpu.exclude_self(*heads, &of.data, &v.data, y, of.rows()),
+            Call::ExcludeSelf { heads, y: of, v, .. } => {
+                gpu.exclude_self(*heads, &of.data, (&v.data, v.apart), y, of.rows())
+            }
             Call::LeakyReluSquared { x, .. } => gpu.leaky_relu_squared(&x.data, y),
             Call::GatedSkip { weights, gates, x, skip, .. } => {
                 let gates = gates.as_ref().map(|(gates, _)| gates);
@@ -375,8 +382,8 @@ impl Cuda {
                 to.add(x.id, dx)
             }
             Call::Attention { heads, q, k, v, y, lse } => {
-                let [dq, dk, dv] = [to.room(q.data.len())?, to.room(k.data.len())?, to.room(v.data.len())?];
-                let at = Lengths { sequences: q.sequences, queries: q.len, keys: k.len };
+                let [dq, dk, dv] = [to.room(q.elements())?, to.room(k.elements())?, to.room(v.elements())?];
+                let at = Lengths { sequences: q.sequences, queries: q.len, keys: k.len, apart: Some(v.apart) };
                 let ins = [&q.data, &k.data, &v.data, &y.data, &lse, &dy];
                 gpu.attention_backward(heads, ins, None, [&dq, &dk, &dv], at)?;
                 to.add(q.id, dq)?;
@@ -384,8 +391,8 @@ impl Cuda {
                 to.add(v.id, dv)
             }
             Call::ExcludeSelf { heads, y, v, .. } => {
-                let [dx, dv] = [to.room(y.data.len())?, to.room(v.data.len())?];
-                gpu.exclude_self_backward(heads, [&y.data, &v.data, &dy], [&dx, &dv], y.rows())?;
+                let [dx, dv] = [to.room(y.elements())?, to.room(v.elements())?];
+                gpu.exclude_self_backward(heads, [&y.data, &v.data, &dy], v.apart, [&dx, &dv], y.rows())?;
                 to.add(y.id, dx)?;
                 to.add(v.id, dv)
             }

@@ -85,7 +85,7 @@ fn plain(heads: Heads, [q, k, v, dy]: [&[f64]; 4], starts: &[usize], at: Lengths
 /// Both directions, within documents and without, with what is kept in `kind`.
 pub(crate) fn all(ops: &Cuda, kind: Kind) {
     for (case, (sequences, queries, keys, heads)) in CASES.into_iter().enumerate() {
-        let (gpu, at) = (ops.gpu(), Lengths { sequences, queries, keys });
+        let (gpu, at) = (ops.gpu(), Lengths { sequences, queries, keys, apart: None });
         let mut random = Random(case as u64);
         let [many, few] = [sequences * queries * heads.query, sequences * keys * heads.kv].map(|n| n * heads.dim);
         let [(q, q_at), (k, k_at), (v, v_at), (dy, dy_at)] =
@@ -116,7 +116,7 @@ pub(crate) fn all(ops: &Cuda, kind: Kind) {
 /// Scores of many thousands: the largest is all, and nothing overflows; this way and that.
 fn large_scores(ops: &Cuda, kind: Kind) {
     let (gpu, heads) = (ops.gpu(), Heads { query: 1, kv: 1, dim: 64 });
-    let at = Lengths { sequences: 1, queries: 67, keys: 67 };
+    let at = Lengths { sequences: 1, queries: 67, keys: 67, apart: None };
     // Of all keys the one of position 5 is the longest, and a query before it sees its own.
     let rows = |f: &dyn Fn(usize) -> f32| -> Buffer {
         let values: Vec<f32> = (0..67 * 64).map(|i| f(i / 64)).collect();

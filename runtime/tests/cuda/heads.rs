@@ -128,7 +128,12 @@ impl Case {
         let y = self.ops.exclude_self(self.heads, &y, &v).unwrap();
         let dy = gpu.floats(kind, &self.dy).unwrap();
         let found = self.ops.backward(&y, dy, &[&self.x, &self.embedding]).unwrap();
-        let acts = [("queries", &q), ("keys", &k), ("values", &v), ("outputs", &y)];
+        // Values are part of the product, if there is one.
+        let values = gpu.read(v.buffer()).unwrap();
+        let values =
+            values.chunks(if joined { all.iter().sum() } else { all[2] }).flat_map(|row| row[..all[2]].to_vec());
+        let values = [("values", values.collect())];
+        let acts = [("queries", &q), ("keys", &k), ("outputs", &y)];
         let acts = acts.into_iter().map(|(what, act)| (what, Some(act.buffer().clone())));
         let inputs = ["gradients of the input", "gradients of the value embedding"].into_iter().zip(found);
         let names = ["gradients of queries' matrix", "gradients of keys' matrix", "gradients of values' matrix"];
@@ -136,6 +141,7 @@ impl Case {
         let rest = [("gradients of gains", gain), ("gradients of the factor", factor)];
         let rest = rest.into_iter().map(|(what, w)| (what, w.gradient().cloned()));
         let read = |buffer: Option<Buffer>| buffer.map_or_else(Vec::new, |b| gpu.read(&b).unwrap());
-        acts.chain(inputs).chain(matrices).chain(rest).map(|(what, buffer)| (what, read(buffer))).collect()
+        let rest = acts.chain(inputs).chain(matrices).chain(rest).map(|(what, buffer)| (what, read(buffer)));
+        values.into_iter().chain(rest).collect()
     }
 }

@@ -15,6 +15,8 @@ pub struct Lengths {
     pub queries: usize,
     /// Keys and values of each.
     pub keys: usize,
+    /// Elements from one row of values to the next, where they do not follow each other; gradients do.
+    pub apart: Option<usize>,
 }
 
 /// The least bound on the width of heads that kernels have; none where heads are wider.
@@ -34,9 +36,11 @@ fn tensor_rows(width: usize) -> usize {
     if width > 64 { 64 } else { 128 }
 }
 
-/// Elements of queries and of keys.
-fn extents(heads: Heads, at: Lengths) -> [usize; 2] {
-    [at.sequences * at.queries * heads.query * heads.dim, at.sequences * at.keys * heads.kv * heads.dim]
+/// Elements of queries, of keys and of values, and from one row of those to the next.
+fn extents(heads: Heads, at: Lengths) -> [usize; 4] {
+    let (rows, cols) = (at.sequences * at.keys, heads.kv * heads.dim);
+    let apart = at.apart.unwrap_or(cols);
+    [at.sequences * at.queries * heads.query * heads.dim, rows * cols, super::spread(rows, cols, apart), apart]
 }
 
 impl Gpu {
@@ -56,14 +60,14 @@ impl Gpu {
         (y, lse): (&Buffer, Option<&Buffer>),
         at: Lengths,
     ) -> Result<()> {
-        let [queries, keys] = extents(heads, at);
-        let ins = [Arg::In(q, queries), Arg::In(k, keys), Arg::In(v, keys)];
+        let [queries, keys, values, apart] = extents(heads, at);
+        let ins = [Arg::In(q, queries), Arg::In(k, keys), Arg::In(v, values)];
         let lse = lse.map_or(Arg::Null, |lse| Arg::Out(lse, at.sequences * heads.query * at.queries));
         let args = [
             &[heads.query, heads.kv, heads.dim].map(Arg::Int)[..],
             &ins,
             &[super::maybe(starts, at.sequences * at.queries)],
-            &[Arg::Out(y, queries), lse, Arg::Int(at.queries), Arg::Int(at.keys)],
+            &[Arg::Out(y, queries), lse, Arg::Int(at.queries), Arg::Int(at.keys), Arg::Int(apart)],
         ];
         let (kernel, rows) = match tensor_width(heads, &[q, k, v, y]) {
             Some(width) => (format!("attention_mma<{width}>"), tensor_rows(width)),
@@ -91,7 +95,7 @@ impl Gpu {
         [dq, dk, dv]: [&Buffer; 3],
         at: Lengths,
     ) -> Result<()> {
-        let [queries, keys] = extents(heads, at);
+        let [queries, keys, values, apart] = extents(heads, at);
         let rows = at.sequences * heads.query * at.queries;
         let shift = self.empty(Kind::F32, rows)?;
         let (name, kind, each) = match tensor_width(heads, &[q, k, v, y, dy, dq, dk, dv]) {
@@ -103,11 +107,11 @@ impl Gpu {
         };
         let first = [
             &[heads.query, heads.kv, heads.dim].map(Arg::Int)[..],
-            &[Arg::In(q, queries), Arg::In(k, keys), Arg::In(v, keys)],
+            &[Arg::In(q, queries), Arg::In(k, keys), Arg::In(v, values)],
             &[super::maybe(starts, at.sequences * at.queries)],
         ]
         .concat();
-        let last = [Arg::Int(at.queries), Arg::Int(at.keys)];
+        let last = [at.queries, at.keys, apart].map(Arg::Int);
         let own = [
             Arg::In(y, queries),
             Arg::In(lse, rows),

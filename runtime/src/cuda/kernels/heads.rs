@@ -97,13 +97,13 @@ impl Gpu {
         &self,
         heads: Heads,
         y: &Buffer,
-        v: &Buffer,
+        (v, apart): (&Buffer, usize),
         out: &Buffer,
         rows: usize,
     ) -> Result<()> {
-        let (q, kv) = (rows * heads.query * heads.dim, rows * heads.kv * heads.dim);
+        let (q, kv) = (rows * heads.query * heads.dim, super::spread(rows, heads.kv * heads.dim, apart));
         let sizes = [heads.query, heads.kv, heads.dim].map(Arg::Int);
-        let rest = [Arg::In(y, q), Arg::In(v, kv), Arg::Out(out, q), Arg::Int(rows)];
+        let rest = [Arg::In(y, q), Arg::In(v, kv), Arg::Int(apart), Arg::Out(out, q), Arg::Int(rows)];
         self.by_heads("exclude_self", y.kind(), heads, rows * heads.query, &[&sizes[..], &rest].concat())
     }
 
@@ -111,15 +111,17 @@ impl Gpu {
         &self,
         heads: Heads,
         [y, v, dout]: [&Buffer; 3],
+        apart: usize,
         [dy, dv]: [&Buffer; 2],
         rows: usize,
     ) -> Result<()> {
         assert!(heads.dim <= 256, "heads of at most 256, found {}", heads.dim);
         let (q, kv) = (rows * heads.query * heads.dim, rows * heads.kv * heads.dim);
         let sizes = [heads.query, heads.kv, heads.dim].map(Arg::Int);
-        let ins = [Arg::In(y, q), Arg::In(v, kv), Arg::In(dout, q)];
+        let values = super::spread(rows, heads.kv * heads.dim, apart);
+        let ins = [Arg::In(y, q), Arg::In(v, values), Arg::Int(apart), Arg::In(dout, q)];
         let outs = [Arg::Out(dy, q), Arg::Out(dv, kv), Arg::Int(rows)];
-        self.by_heads("exclude_self_backward", y.kind(), heads, rows * heads.kv, &[sizes, ins, outs].concat())
+        self.by_heads("exclude_self_backward", y.kind(), heads, rows * heads.kv, &[&sizes[..], &ins, &outs].concat())
     }
 
     /// A kernel with some lanes for each head, or a warp.

@@ -19,7 +19,7 @@ pub(super) use self::attention::width;
 pub(super) use self::heads::Turn;
 pub(super) use self::loss::Tile;
 pub use self::optim::{Direction, Elsewhere, Group, Moments, Product, Stack};
-pub(super) use self::project_heads::{Projected, Projections};
+pub(super) use self::project_heads::{Projected, Projection, Projections};
 
 /// Threads of most blocks.
 const THREADS: u32 = 256;
@@ -106,6 +106,11 @@ fn pack_of(kind: Kind, cols: usize, mut floats: impl Iterator<Item = (usize, u64
     let most = 16 / kind.bytes();
     let fits = cols.is_multiple_of(most) && floats.all(|(len, at)| len < most || at.is_multiple_of(16));
     if fits { most } else { 1 }
+}
+
+/// Elements from the beginning of the first of some rows to the end of the last.
+fn spread(rows: usize, cols: usize, apart: usize) -> usize {
+    rows.saturating_sub(1) * apart + cols.min(rows * cols)
 }
 
 /// Memory or none.

@@ -1,7 +1,7 @@
 //! Queries, keys and values from their one product.
 
 use super::heads::lanes;
-use super::{Arg, Buffer, Gpu, Kind, THREADS, Turn, maybe};
+use super::{Arg, Buffer, Gpu, Kind, THREADS, Turn, maybe, spread};
 use crate::{Heads, Result};
 
 /// What a product becomes heads by.
@@ -16,6 +16,15 @@ pub(in super::super) struct Projected<'a> {
     /// A factor, and what is added to values times it.
     pub(in super::super) value_embedding: Option<(&'a Buffer, &'a Buffer)>,
     pub(in super::super) rows: usize,
+}
+
+/// Where queries, keys and values go.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Projection<'a> {
+    pub(in super::super) queries: &'a Buffer,
+    pub(in super::super) keys: &'a Buffer,
+    /// With the elements from one row to the next; none where values stay as they are in the product.
+    pub(in super::super) values: Option<(&'a Buffer, usize)>,
 }
 
 /// What the gradients of a product are made from, and where those of the value embedding and of parameters go.
@@ -70,20 +79,26 @@ fn written(buffer: Option<&Buffer>, len: usize) -> Arg<'_> {
 }
 
 impl Gpu {
-    /// Lanes of a head, blocks, and the groups of heads that warps have, of which there are as many of each.
-    fn projecting(&self, of: &Projected<'_>, args: &[Arg<'_>]) -> [usize; 3] {
+    /// Lanes of a head, blocks, and the groups of so many heads that warps have, of which there are as many of each.
+    fn projecting(&self, of: &Projected<'_>, used: usize, args: &[Arg<'_>]) -> [usize; 3] {
         let kind = of.product.kind();
         // What turns is whole packs.
         let whole = of.turn.half.is_multiple_of(16 / kind.bytes());
         let lanes = if whole { lanes(kind, of.heads.dim, args) } else { 0 };
-        let groups = of.all().div_ceil(32_usize.checked_div(lanes).unwrap_or(1));
+        let groups = used.div_ceil(32_usize.checked_div(lanes).unwrap_or(1));
         [lanes, self.blocks(of.rows * groups, 8)[0].next_multiple_of(groups), groups]
     }
 
-    pub(in super::super) fn project_heads(&self, of: Projected<'_>, qkv: [&Buffer; 3]) -> Result<()> {
-        let outs: Vec<Arg<'_>> = qkv.into_iter().zip(of.extents()).map(|(to, n)| Arg::Out(to, n)).collect();
+    pub(in super::super) fn project_heads(&self, of: Projected<'_>, into: Projection<'_>) -> Result<()> {
+        let Projection { queries, keys, values } = into;
+        let (Heads { query, kv, dim }, [q, k, _]) = (of.heads, of.extents());
+        let (values, apart, used) = match values {
+            Some((values, apart)) => (Arg::Out(values, spread(of.rows, kv * dim, apart)), apart, of.all()),
+            None => (Arg::Null, 0, query + kv),
+        };
+        let outs = [Arg::Out(queries, q), Arg::Out(keys, k), values, Arg::Int(apart), Arg::Int(used)];
         let args = [&of.ins()[..], &outs, &of.sizes()].concat();
-        let [lanes, blocks, _] = self.projecting(&of, &args);
+        let [lanes, blocks, _] = self.projecting(&of, used, &args);
         self.start(&format!("project_heads<{}, {lanes}>", of.product.kind()), [blocks, 1, 1], THREADS, &args)
     }
 
@@ -101,7 +116,7 @@ impl Gpu {
             Arg::Out(dproduct, of.rows * of.all() * of.heads.dim),
             written(from.value_embedding, extents[2]),
         ];
-        let [lanes, blocks, groups] = self.projecting(&of, &[&own[..], &ins, &outs].concat());
+        let [lanes, blocks, groups] = self.projecting(&of, of.all(), &[&own[..], &ins, &outs].concat());
         let warps = 8 * blocks;
         let room = |wanted: Option<&Buffer>, len: usize| wanted.map(|_| self.empty(Kind::F32, len)).transpose();
         let gains = room(from.gain, warps / groups * query)?;
