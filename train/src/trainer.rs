@@ -85,6 +85,8 @@ struct Course {
     last: Option<Step>,
     /// Seconds from the beginning of the last step to that of the one before.
     pace: f64,
+    /// Tenths of the budget that were used when the last step was begun.
+    tenth: u64,
 }
 
 impl<'a> Trainer<'a> {
@@ -215,7 +217,7 @@ impl<'a> Trainer<'a> {
     /// Takes steps until the budget is spent or a stop is asked for; whether one was. None is in flight afterwards.
     fn go_on(&mut self, ahead: &Ahead, on_event: &mut dyn FnMut(&Event)) -> Result<bool> {
         let all = self.setup.all;
-        let mut course = Course::default();
+        let mut course = Course { tenth: self.tenth(0.0), ..Course::default() };
         let mut saved = Instant::now();
         let mut first = true;
         let mut stopped = self.stopped()?;
@@ -227,7 +229,12 @@ impl<'a> Trainer<'a> {
             let seconds = lap.elapsed().as_secs_f64();
             lap = Instant::now();
             let log = due(self.state.step, self.recipe.run.log_steps);
-            let measures = self.setup.sizing.filter(|s| self.due_to_measure(s, seconds));
+            let tenth = self.tenth(seconds);
+            let measures = self.setup.sizing.filter(|sizing| match sizing.every_steps {
+                Some(every) => due(self.state.step, every),
+                None => tenth > course.tenth,
+            });
+            course.tenth = tenth;
             let validates = self.setup.validation.filter(|v| due(self.state.step, v.every_steps));
             let interval = self.recipe.run.checkpoint_seconds;
             let word = Word {
@@ -245,6 +252,7 @@ impl<'a> Trainer<'a> {
             let looks = log || (word.save && !over);
             if looks || word.look || over {
                 self.wait_for_all(&mut lap, &mut course)?;
+                over |= self.spent(&course);
             }
             // From here on the clock stands still.
             let owed = lap.elapsed();
@@ -390,14 +398,9 @@ impl<'a> Trainer<'a> {
         Ok(agree(self.setup.all, Word { stop: self.asked_to_stop(), ..Word::default() })?.stop)
     }
 
-    /// Whether a size is to be measured after a step that takes so many seconds, which are still to be counted.
-    fn due_to_measure(&self, sizing: &Sizing<'_>, seconds: f64) -> bool {
-        let State { step, elapsed, .. } = self.state;
-        let tenth = |step, elapsed| (10.0 * self.recipe.budget.fraction(step, elapsed)) as u64;
-        match sizing.every_steps {
-            Some(every) => due(step, every),
-            None => tenth(step, elapsed + seconds) > tenth(step - 1, elapsed),
-        }
+    /// Tenths of the budget that are used, with so many seconds that are still to be counted.
+    fn tenth(&self, seconds: f64) -> u64 {
+        (10.0 * self.recipe.budget.fraction(self.state.step, self.state.elapsed + seconds)) as u64
     }
 
     /// The sizes of an artifact of the average weights, and whether they were measured just now.
