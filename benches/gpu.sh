@@ -10,15 +10,21 @@ set -euo pipefail
 program=${1:?usage: benches/gpu.sh PROGRAM [FOLDER]}
 folder=${2:-gpu-results}
 mkdir -p "$folder"
+# Kernels that were compiled are kept there, for this run and the next ones.
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$PWD/$folder/cache}
+failed=0
 {
   date --iso-8601=seconds
-  command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader
+  nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv,noheader || true
   "$program" --json "$folder/gpu.json" "${@:3}"
-} 2>&1 | tee "$folder/gpu.txt"
+} 2>&1 | tee "$folder/gpu.txt" || failed=1
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
-    compute-sanitizer --tool "$tool" --error-exitcode 1 "$program" --sanitize 2>&1 | tee "$folder/$tool.txt"
+    # NVIDIA's own libraries ask drivers for what older ones do not have: that is no error.
+    compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 1 "$program" --sanitize 2>&1 |
+      tee "$folder/$tool.txt" || failed=1
   done
 else
   echo "compute-sanitizer is not installed: no step was watched by it" | tee "$folder/memcheck.txt"
 fi
+exit "$failed"

@@ -90,7 +90,8 @@ fn main() -> ExitCode {
     for (name, section) in SECTIONS.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name)) {
         println!("\n{name}");
         let start = Instant::now();
-        let value = match section(&bench) {
+        // With memory of its own, which ends with it.
+        let value = match section(&Bench { gpu: bench.gpu.apart(), ..bench }) {
             Ok(value) => value,
             Err(error) => {
                 println!("  FAILED: {error}");

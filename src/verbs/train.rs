@@ -97,7 +97,11 @@ fn gpu(args: &args::Train, local: Rank) -> Result<Option<Arc<Gpu>>> {
         },
     };
     sixpack_runtime::now(device::present(Device::Cuda(Some(ordinal))))?;
-    Ok(Some(Gpu::open(ordinal, Settings { recompute: args.recompute, ..Settings::default() })?))
+    let gpu = Gpu::open(ordinal, Settings { recompute: args.recompute, ..Settings::default() })?;
+    if !gpu.has_library() {
+        eprintln!("cuBLASLt is not used (`sixpack devices` says what was found): products are slower without it");
+    }
+    Ok(Some(gpu))
 }
 
 /// A training run as the verbs ask for it.

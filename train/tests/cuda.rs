@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         false => host::enter(1),
     };
     let entered = Arc::new(entered);
-    let trials = cuda::checks::CHECKS.iter().map(|&(name, test)| {
+    let trials = cuda::checks::CHECKS.iter().chain(cuda::checks::ON_THE_HOST).map(|&(name, test)| {
         let entered = Arc::clone(&entered);
         Trial::ignorable_test(name, move || match &*entered {
             Ok(_) => {

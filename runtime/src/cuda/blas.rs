@@ -133,8 +133,10 @@ impl Blas {
         let plan = match known {
             Some(plan) => plan,
             None => {
+                // What is being recorded is not tried, and takes no memory for that.
+                let y = if self.driver.is_recording() { at.y } else { scratch()? };
                 // SAFETY: what is thrown away is as large as the result, and the rest is the caller's.
-                let plan = unsafe { self.plan(shape, [factor, keep], Matrices { y: scratch()?, ..at }) }?;
+                let plan = unsafe { self.plan(shape, [factor, keep], Matrices { y, ..at }) }?;
                 *self.plans.lock().unwrap_or_else(PoisonError::into_inner).entry(shape).or_insert(plan)
             }
         };
@@ -240,6 +242,10 @@ impl Blas {
             unsafe { result::set_matmul_pref_attribute(preference, attribute, value, size) }
         };
         set(Of::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const bytes).cast(), size_of::<usize>())?;
+        // Where a sum is shared out, its parts are added up in f32 and not as they are kept.
+        let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        let scheme = Of::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
+        set(scheme, (&raw const reduction).cast(), size_of::<u32>())?;
         for attribute in [
             Of::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
             Of::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,

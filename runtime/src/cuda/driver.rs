@@ -19,9 +19,12 @@ const OLDEST: i32 = 12_080;
 /// A device that is open.
 #[derive(Debug)]
 pub(super) struct Driver {
+    ordinal: usize,
     context: sys::CUcontext,
     stream: sys::CUstream,
     facts: Facts,
+    /// Whether it reads memory of the host's that is not pinned by itself, so that a copy may go on after it was queued.
+    reads_pages: bool,
     /// Whether what is queued is written down instead.
     recording: AtomicBool,
     /// As in [`Stalls`].
@@ -136,10 +139,15 @@ impl Driver {
         // SAFETY: a context that was just retained.
         unsafe { ctx::set_current(context) }.map_err(failed)?;
         let stream = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
+        use sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS as PAGES;
+        // SAFETY: the device is there.
+        let reads_pages = unsafe { device::get_attribute(device, PAGES) }.map_err(failed)? != 0;
         Ok(Self {
+            ordinal,
             context,
             stream,
             facts,
+            reads_pages,
             recording: AtomicBool::new(false),
             stalls: Default::default(),
             imagined: None,
@@ -149,13 +157,20 @@ impl Driver {
     /// A device that is not there.
     pub(super) fn imagined() -> Self {
         Self {
+            ordinal: 0,
             context: std::ptr::null_mut(),
             stream: std::ptr::null_mut(),
             facts: Imagined::facts(),
+            reads_pages: false,
             recording: AtomicBool::new(false),
             stalls: Default::default(),
             imagined: Some(Imagined::default()),
         }
+    }
+
+    /// Its number.
+    pub(super) fn ordinal(&self) -> usize {
+        self.ordinal
     }
 
     /// Whether it is not there.
@@ -259,8 +274,10 @@ impl Driver {
     /// Copies from the host; `data` may be dropped at once.
     pub(super) unsafe fn upload(&self, to: u64, data: &[u8]) -> Result<()> {
         self.count_copy();
-        // SAFETY: the caller's memory at `to` has room. From pages that are not pinned the driver copies before it returns.
-        self.with("copying to the GPU", || unsafe { result::memcpy_htod_async(to, data, self.stream) })
+        // SAFETY: the caller's memory at `to` has room. From pages that are not pinned the driver copies before it returns,
+        // unless the GPU reads them by itself: then it is waited for.
+        self.with("copying to the GPU", || unsafe { result::memcpy_htod_async(to, data, self.stream) })?;
+        if self.reads_pages { self.wait() } else { Ok(()) }
     }
 
     /// Copies to the host, and waits for it.

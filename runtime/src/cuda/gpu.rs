@@ -430,15 +430,29 @@ impl Gpu {
         if let Some((function, _)) = self.lock().get(kernel) {
             return Ok(*function);
         }
-        let architecture = self.facts().architecture();
-        let compiler = self.compiler.as_ref().expect("a GPU that is there");
-        let compiled = kept::compiled(compiler, source, &architecture)?;
-        let loaded = self.driver.load(&compiled.code, &compiled.names)?;
+        let loaded = self.loaded(source)?;
         let mut functions = self.lock();
         for (name, function) in source.kernels.iter().copied().zip(loaded) {
             functions.entry(name).or_insert((function, 0));
         }
         Ok(functions[kernel].0)
+    }
+
+    /// The kernels of a source on this device. They stay as long as the program runs, however often the device is opened.
+    fn loaded(&self, source: &'static Source) -> Result<Vec<Function>> {
+        type Loaded = HashMap<(usize, &'static str), Vec<Function>>;
+        static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.get_or_insert_default();
+        let key = (self.driver.ordinal(), source.name);
+        if let Some(functions) = loaded.get(&key) {
+            return Ok(functions.clone());
+        }
+        let compiler = self.compiler.as_ref().expect("a GPU that is there");
+        let compiled = kept::compiled(compiler, source, &self.facts().architecture())?;
+        let functions = self.driver.load(&compiled.code, &compiled.names)?;
+        loaded.insert(key, functions.clone());
+        Ok(functions)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<&'static str, (Function, u64)>> {

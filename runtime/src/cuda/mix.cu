@@ -5,7 +5,8 @@
 template <typename T, int N>
 __device__ inline Pack<T, N> mixed_pack(const float (&w)[N], const Pack<T, N> &x, const float (&w0)[N],
                                         const Pack<T, N> &x0) {
-    return packed<T, N>([&](int k) { return w[k] * x[k] + w0[k] * x0[k]; });
+    // Said which of the products is fused with the sum: all kernels that mix have the same bits.
+    return packed<T, N>([&](int k) { return fmaf(w[k], x[k], w0[k] * x0[k]); });
 }
 
 // A lane for each pack of channels.

@@ -34,8 +34,11 @@ fn wrong(device: usize, f: impl FnOnce(&Things) -> Result<()>) -> String {
     f(&Things::on(device)).unwrap_err().to_string()
 }
 
+/// Devices from here on are not those on which other mistakes are made.
+const FIRST: usize = 28;
+
 pub(crate) fn waits() {
-    let right = Things::on(1);
+    let right = Things::on(FIRST);
     let recorded = |marked_first: bool, on: &Things| {
         on.gpu.record(|| {
             if marked_first {
@@ -68,19 +71,19 @@ pub(crate) fn waits() {
     assert_eq!(right.sum().unwrap_err().to_string(), error);
 
     let writes = "memory that another stream writes, and neither waits for the other";
-    let too_early = wrong(2, |on| {
+    let too_early = wrong(FIRST + 1, |on| {
         on.gpu.mark(&on.ready)?;
         on.gpu.zero(&on.x)?;
         on.sum()
     });
     assert!(too_early.contains(writes), "{too_early}");
-    let not_waited_for = wrong(3, |on| {
+    let not_waited_for = wrong(FIRST + 2, |on| {
         on.gpu.mark(&on.ready)?;
         on.sum()?;
         on.gpu.zero(&on.x)
     });
     assert!(not_waited_for.contains(writes), "{not_waited_for}");
-    let marked_too_early_in_a_graph = wrong(4, |on| {
+    let marked_too_early_in_a_graph = wrong(FIRST + 3, |on| {
         on.gpu.replay(&recorded(true, on)?)?;
         on.sum()
     });

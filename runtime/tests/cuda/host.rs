@@ -69,8 +69,6 @@ pub(crate) fn enter(orders: usize) -> Result<PathBuf, Failure> {
     let mut again = Command::new(std::env::current_exe().expect("this program"));
     again.args(std::env::args_os().skip(1));
     environment(&mut again, &folder, orders);
-    // Work that fails leaves one of no use.
-    again.env("SIXPACK_HOST_DEVICES", "8");
     // Mistakes on a device leave it useless, as on a GPU: each has one of its own.
     again.env("SIXPACK_HOST_DEVICES", "32");
     Err(Failure::Broken(again.exec().to_string()))
