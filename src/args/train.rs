@@ -51,10 +51,10 @@ pub(crate) struct Train {
     /// What trains: cpu (and auto), or cuda[:N]; without a number each process of a machine takes the GPU of its own
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: Device,
-    /// On a GPU compute results again in backward instead of keeping them, for less memory and more time: all, none, or
-    /// names between commas (mix, rms_norm, head_norm_rope, exclude_self, leaky_relu_squared, gated_skip)
-    #[arg(long, value_name = "OPS", default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
-    pub(crate) recompute: Recompute,
+    /// On a GPU compute results again in backward instead of keeping them, for less memory and more time (default: what the
+    /// recipe says; alone: all): all, none, or names between commas (mix, rms_norm, head_norm_rope, exclude_self, leaky_relu_squared, gated_skip)
+    #[arg(long, value_name = "OPS", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub(crate) recompute: Option<Recompute>,
     /// Threads (default: one a core, shared by the processes of a machine)
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

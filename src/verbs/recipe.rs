@@ -25,8 +25,8 @@ fn on_gpu(recipe: &Recipe) -> Result<Option<String>> {
     if sequences.saturating_mul(recipe.model.train_seq_len) >= TOO_MANY {
         return Ok(None);
     }
-    let [kept, again] =
-        [Recompute::NONE, Recompute::ALL].map(|recompute| sixpack_train::cuda::memory::recipe(recipe, 1, recompute));
+    let [kept, again] = [recipe.run.recompute, Recompute::ALL]
+        .map(|recompute| sixpack_train::cuda::memory::recipe(recipe, 1, recompute));
     let [kept, again] = [kept?, again?].map(|bytes| format!("{:.2} GB", bytes as f64 / 1e9));
     Ok(Some(format!("on a GPU    {kept} for {sequences} sequences at once, {again} with --recompute\n")))
 }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sixpack_compress::predict;
 use sixpack_formats::tokenizer::Tokenizer;
 use sixpack_formats::{Digest, Model, checkpoint};
-use sixpack_runtime::cuda::{self, Gpu, Settings};
+use sixpack_runtime::cuda::{self, Gpu, Recompute, Settings};
 use sixpack_runtime::device::{self, Device};
 use sixpack_train::collective::{Launch, Limits};
 use sixpack_train::event::{Event, Progress};
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
     let recipe = recipe::load(&args.recipe, &args.set)?;
     sixpack_train::check_world(&recipe, launch.rank.world).map_err(misuse)?;
     let packing = Packing::wanted(args, &recipe)?;
-    let gpu = gpu(args, launch.local)?;
+    let recompute = args.recompute.unwrap_or(recipe.run.recompute);
+    let gpu = gpu(args.device, recompute, launch.local)?;
     let seed = recipe.seed;
     let threads = args.threads.map_or_else(|| launch.threads(), usize::from);
     let all = launch.join(Limits::of(Duration::from_secs(args.rank_timeout)))?;
@@ -79,8 +80,7 @@ pub(crate) fn run(args: &args::Train) -> Result<()> {
 
 /// The GPU that trains, if one was asked for: that number, or for each process of a machine another one. `auto` is the CPU,
 /// whose results do not depend on the machine.
-fn gpu(args: &args::Train, local: Rank) -> Result<Option<Arc<Gpu>>> {
-    let device = args.device;
+fn gpu(device: Device, recompute: Recompute, local: Rank) -> Result<Option<Arc<Gpu>>> {
     let no_device = |reason| sixpack_runtime::Error::NoDevice { wanted: device.to_string(), reason };
     let wanted = match device {
         Device::Auto | Device::Cpu => return Ok(None),
@@ -97,7 +97,7 @@ fn gpu(args: &args::Train, local: Rank) -> Result<Option<Arc<Gpu>>> {
         },
     };
     sixpack_runtime::now(device::present(Device::Cuda(Some(ordinal))))?;
-    let gpu = Gpu::open(ordinal, Settings { recompute: args.recompute, ..Settings::default() })?;
+    let gpu = Gpu::open(ordinal, Settings { recompute, ..Settings::default() })?;
     if !gpu.has_library() {
         eprintln!("cuBLASLt is not used (`sixpack devices` says what was found): products are slower without it");
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sixpack_formats::ModelConfig;
+use sixpack_runtime::cuda::Recompute;
 use toml::{Table, Value};
 
 use crate::loader::Mixing;
@@ -154,11 +155,32 @@ pub struct Run {
     pub log_steps: u64,
     /// Seconds between checkpoints; 0 for one at the end only.
     pub checkpoint_seconds: f64,
+    /// What a GPU computes again in backward instead of keeping it: `none`, `all`, or names between commas.
+    #[serde(with = "recompute", skip_serializing_if = "is_none")]
+    pub recompute: Recompute,
+}
+
+fn is_none(recompute: &Recompute) -> bool {
+    *recompute == Recompute::NONE
+}
+
+/// [`Recompute`] as it is typed.
+mod recompute {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+    use sixpack_runtime::cuda::Recompute;
+
+    pub(super) fn serialize<S: Serializer>(set: &Recompute, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(set)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Recompute, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { warmup_steps: 20, log_steps: 50, checkpoint_seconds: 120.0 }
+        Self { warmup_steps: 20, log_steps: 50, checkpoint_seconds: 120.0, recompute: Recompute::NONE }
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sixpack_formats::ModelConfig;
 use sixpack_train::Recipe;
 use sixpack_train::optim::{AdamW, Coefficients, Matrix, NorMuon};
-use sixpack_train::recipe::EMBEDDED;
+use sixpack_train::recipe::{BatchSize, EMBEDDED};
 use sixpack_train::schedule::{Progress, When};
 
 const NONE: [&str; 0] = [];
@@ -45,7 +45,10 @@ fn absent_keys_take_the_records_values() {
     let recipe = Recipe::parse("budget.steps = 3", &NONE).unwrap();
     let record = Recipe::load("record", &NONE).unwrap();
     assert_eq!((&recipe.optimizer, &recipe.schedule), (&record.optimizer, &record.schedule));
-    assert_eq!((&recipe.model, recipe.batch, &recipe.data), (&record.model, record.batch, &record.data));
+    // But a GPU has the micro-batch of a thread, unless it is given its own.
+    let batch = BatchSize { gpu_micro_batch: None, ..record.batch };
+    assert_eq!((&recipe.model, recipe.batch, &recipe.data), (&record.model, batch, &record.data));
+    assert_eq!((recipe.batch.on_gpu(), record.batch.on_gpu()), (8, 48));
 }
 
 #[test]
@@ -233,11 +236,21 @@ fn explain_says_what_a_recipe_means() {
 
 const SHORT: &str = r#"
 seed = 7
-model = { preset = "small", num_layers = 3, ve_layers = [2], recur_layers = [1] }
+model = { preset = "small", num_layers = 3, xsa_last_n = 3, ve_layers = [2], recur_layers = [1] }
 batch = { tokens_per_step = 512, micro_batch = 2 }
 budget = { steps = 10, seconds = 9.5 }
 schedule = { recurrence = { step = 4 }, lr = [{ step = 0, value = 0.8 }, { step = 8, value = 0.9 }] }
 "#;
+
+#[test]
+fn what_a_gpu_computes_again_is_named() {
+    let recipe = Recipe::parse(SHORT, &["run.recompute=mix,rms_norm"]).unwrap();
+    assert_eq!(recipe.run.recompute.to_string(), "mix,rms_norm");
+    assert_eq!(Recipe::parse(&recipe.to_toml(), &NONE).unwrap(), recipe);
+    assert!(!Recipe::parse(SHORT, &NONE).unwrap().to_toml().contains("recompute"));
+    let error = Recipe::parse(SHORT, &["run.recompute=norm"]).unwrap_err().to_string();
+    assert!(error.contains("run") && error.contains("expected none, all, or some of mix, rms_norm"), "{error}");
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
