@@ -10,8 +10,9 @@ set -euo pipefail
 program=${1:?usage: benches/gpu.sh PROGRAM [FOLDER]}
 folder=${2:-gpu-results}
 mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
 # Kernels that were compiled are kept there, for this run and the next ones.
-export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$PWD/$folder/cache}
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$folder/cache}
 failed=0
 {
   date --iso-8601=seconds

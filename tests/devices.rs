@@ -75,7 +75,7 @@ fn devices_are_listed_and_one_is_taken() {
     }
     let cuda = |key: &str| report["cuda"][key].as_array().unwrap().clone();
     let names: Vec<_> = cuda("found").iter().chain(&cuda("missing")).map(|l| l["what"].clone()).collect();
-    assert_eq!(names.len(), 3, "{report}");
+    assert_eq!(names.len(), 4, "{report}");
     assert!(cuda("found").iter().all(|l| !l["version"].as_str().unwrap().is_empty()), "{report}");
 }
 

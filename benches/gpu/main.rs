@@ -31,6 +31,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use sixpack_runtime::cuda::{Gpu, Settings};
+use sixpack_train::Recipe;
 
 /// A part of the program, which gives what it found; an error is something that is wrong.
 type Section = fn(&Bench) -> Result<Value, String>;
@@ -55,7 +56,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let after = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1)).cloned();
     let has = |name: &str| arguments.iter().any(|a| a == name);
-    let gpu = match Gpu::open(0, Settings::default()) {
+    // As the record's run has it.
+    let recompute = Recipe::load("record", &[] as &[&str]).expect("it is embedded").run.recompute;
+    let gpu = match Gpu::open(0, Settings { recompute, ..Settings::default() }) {
         Ok(gpu) => gpu,
         Err(error) => {
             println!("no GPU at hand: {error}");

@@ -43,7 +43,8 @@ fn ended(child: Child) -> Output {
 
 pub(crate) fn learn_as_one(folder: &Path) {
     // Each has several micro-batches, of which only the last one's gradients travel.
-    let muon = "--device cuda --set batch.micro_batch=1 --set budget.steps=6";
+    // Lines are few, so that steps are queued ahead between them.
+    let muon = "--device cuda --set batch.micro_batch=1 --set budget.steps=8 --set run.log_steps=4";
     output(program(folder, &training("alone", muon))).ok();
     let said = both(folder, &training("by_nccl", muon), &[]);
     assert!(said.contains("gradients go by NCCL 2.27.3, while backward goes on"), "{said}");
@@ -79,7 +80,9 @@ fn wait_for(out: &str, event: &str) {
 }
 
 pub(crate) fn lose_one(folder: &Path) {
+    const LAST: usize = 5;
     let long = "--device cuda --set budget.steps=20 --set run.checkpoint_seconds=0.05";
+    output(program(folder, &training("lost_alone", "--device cuda --set budget.steps=20"))).ok();
     let [first, mut second] = start(folder, &training("lost", long), &[]);
     wait_for("lost", "checkpoint");
     second.kill().expect("a child");
@@ -89,7 +92,9 @@ pub(crate) fn lose_one(folder: &Path) {
     let reason = "rank 1 was lost: its connection was closed; to go on from step ";
     assert!(said.code == Some(1) && said.stderr.contains(reason), "{}", said.stderr);
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
-    // What both remembered of the optimizer is whole.
     let said = output(program(folder, &training("lost", &format!("{long} --resume")))).ok().stdout;
     assert!(said.contains("from step ") && said.contains("20 steps"), "{said}");
+    // What both remembered of the optimizer is whole: one goes on with it as if it had been alone from the start.
+    let [lost, alone] = ["lost", "lost_alone"].map(|out| losses(out).split_off(losses(out).len() - LAST));
+    near(&lost, &alone, 2.0 * APART);
 }

@@ -176,6 +176,11 @@ impl SavedShard {
 fn decisive(recipe: &Recipe) -> Table {
     let mut table = Table::try_from(recipe).expect("plain tables of numbers serialise");
     table.remove("run");
+    table.remove("pack");
+    if let Some(Value::Table(batch)) = table.get_mut("batch") {
+        // A run may also go on elsewhere, and end with other last bits.
+        batch.remove("gpu_micro_batch");
+    }
     table
 }
 

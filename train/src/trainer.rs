@@ -2,6 +2,7 @@
 
 mod ahead;
 mod engines;
+mod pace;
 mod setup;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use crate::{Error, Params, Result, init};
 
 use ahead::Ahead;
 use engines::{Engines, drain, is_a_number, learner, put};
+use pace::Pace;
 
 pub use setup::{Setup, Sizing, Validation};
 
@@ -83,8 +85,7 @@ struct Course {
     begun: VecDeque<Begun>,
     since: Since,
     last: Option<Step>,
-    /// Seconds from the beginning of the last step to that of the one before.
-    pace: f64,
+    pace: Pace,
     /// Tenths of the budget that were used when the last step was begun.
     tenth: u64,
 }
@@ -182,6 +183,15 @@ impl<'a> Trainer<'a> {
     /// If a token is outside the vocabulary, the loss is no longer a number, or a checkpoint cannot be written; if a rank was
     /// lost, or its weights are no longer those of the others.
     pub fn run(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
+        let ran = self.whole(on_event);
+        if let Err(error) = &ran {
+            // Before anything is ended here that waits for the others.
+            self.setup.all.leave(&error.to_string());
+        }
+        ran
+    }
+
+    fn whole(&mut self, on_event: &mut dyn FnMut(&Event)) -> Result<()> {
         let all = self.setup.all;
         if self.leads() {
             on_event(&Event::Start {
@@ -205,7 +215,7 @@ impl<'a> Trainer<'a> {
         })?;
         self.settle()?;
         self.checkpoint(on_event)?;
-        // Nobody takes the run for done before rank 0 has written its end.
+        // Nobody takes the run for done before rank 0 has written its checkpoint.
         all.exchange(&[])?;
         if self.leads() {
             let State { step, tokens, elapsed, .. } = self.state;
@@ -246,25 +256,24 @@ impl<'a> Trainer<'a> {
                 ..Word::default()
             };
             let word = self.agree(word, done.as_slice(), &mut course)?;
-            course.pace = word.seconds;
             stopped = word.stop;
             over = stopped || self.spent(&course);
-            let looks = log || (word.save && !over);
-            if looks || word.look || over {
+            if log || word.save || word.look || over {
                 self.wait_for_all(&mut lap, &mut course)?;
-                over |= self.spent(&course);
+                // Now it is known what the steps in flight took.
+                over = stopped || self.spent(&course);
             }
             // From here on the clock stands still.
             let owed = lap.elapsed();
-            if looks {
+            if word.save && !over {
                 self.settle()?;
+            } else if log && all.rank().world > 1 {
+                self.settle_weights()?;
             }
             if self.leads() {
                 let size = self.setup.sizing.filter(|_| first || over || measures.is_some());
                 if first || log || size.is_some() || over {
-                    if !looks {
-                        self.settle()?;
-                    }
+                    self.settle_average()?;
                     on_event(&Event::Step(self.progress(&course, size)?));
                     first = false;
                     course.since = Since::default();
@@ -286,7 +295,7 @@ impl<'a> Trainer<'a> {
 
     /// Whether the budget is spent once all steps are done that were begun.
     fn spent(&self, course: &Course) -> bool {
-        let to_come = course.begun.len() as f64 * course.pace;
+        let to_come = course.pace.of(course.begun.len());
         self.recipe.budget.spent(self.state.step, self.state.elapsed + to_come)
     }
 
@@ -319,12 +328,17 @@ impl<'a> Trainer<'a> {
     /// Agrees on the time, and on what steps have found that are done, which every rank has as many of.
     fn agree(&mut self, mine: Word, done: &[Outcome], course: &mut Course) -> Result<Word> {
         let bits = |outcome: &Outcome| [outcome.loss, outcome.grad_norm].map(f64::to_bits);
+        if !done.is_empty() {
+            // What was added up on a way that has ended since is worth nothing.
+            self.ranks.check()?;
+        }
         let word = agree(self.setup.all, Word { found: done.iter().map(bits).collect(), ..mine })?;
         if let Some(begun) = course.begun.back_mut().filter(|_| word.bytes > 0) {
             begun.bytes = word.bytes;
         }
         self.state.elapsed += word.seconds;
         course.since.seconds += word.seconds;
+        course.pace.tell(word.seconds, word.found.len());
         for found in &word.found {
             let [loss, grad_norm] = found.map(f64::from_bits);
             let begun = course.begun.pop_front().expect("a step that is done was begun");
@@ -341,8 +355,9 @@ impl<'a> Trainer<'a> {
         let mut trial = self.state.clone();
         let warmed = self.steps_on(&mut trial);
         // Also where the run is asked to stop meanwhile.
-        let found = drain(self.learner.as_mut())?;
+        let found = drain(self.learner.as_mut());
         warmed?;
+        let found = found?;
         // A GPU has one state only.
         if let Some(learner) = &mut self.learner {
             put(learner, &self.state)?;
@@ -371,10 +386,25 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Takes what a GPU has changed.
-    fn settle(&mut self) -> Result<()> {
+    /// Takes the average weights as a GPU has them.
+    fn settle_average(&mut self) -> Result<()> {
         let Some(learner) = &self.learner else { return Ok(()) };
-        (self.state.weights, self.state.average) = (learner.weights()?, learner.average()?);
+        self.state.average = learner.average()?;
+        Ok(())
+    }
+
+    /// Takes the weights as a GPU has them.
+    fn settle_weights(&mut self) -> Result<()> {
+        let Some(learner) = &self.learner else { return Ok(()) };
+        self.state.weights = learner.weights()?;
+        Ok(())
+    }
+
+    /// Takes all that a GPU has changed.
+    fn settle(&mut self) -> Result<()> {
+        self.settle_average()?;
+        self.settle_weights()?;
+        let Some(learner) = &self.learner else { return Ok(()) };
         let mut buffers = learner.buffers()?;
         self.state.optimizer.restore(learner.steps(), |name| buffers.remove(name))
     }

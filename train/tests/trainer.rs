@@ -116,7 +116,8 @@ fn a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one() {
         let mut setup = Setup::new(sources(&shards), 2);
         setup.folder = Some(folder.path().into());
         // What does not change the result may differ.
-        let mut trainer = Trainer::resume(recipe(&["run.log_steps=5", "run.warmup_steps=1"]), setup).unwrap();
+        let other = ["run.log_steps=5", "run.warmup_steps=1", "pack.target_bytes=1000", "batch.gpu_micro_batch=3"];
+        let mut trainer = Trainer::resume(recipe(&other), setup).unwrap();
         assert_eq!(trainer.step(), stop_after);
         trainer.run(&mut |_| {}).unwrap();
         let resumed: Vec<_> = trainer.weights().values().chain(trainer.average().values()).cloned().collect();

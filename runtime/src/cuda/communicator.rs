@@ -145,6 +145,14 @@ impl Communicator {
         self.shared.settle(Some(limit))
     }
 
+    /// Whether nothing went wrong.
+    ///
+    /// # Errors
+    /// What NCCL says; why it was aborted.
+    pub fn check(&self) -> Result<()> {
+        self.shared.ask(Comm::is_settled).map(drop)
+    }
+
     /// What ends it from another thread.
     pub fn to_abort(&self) -> Abort {
         self.to_abort.clone()

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sixpack_compress::Scheme;
 use sixpack_compress::scheme::Rd;
 use sixpack_formats::Score;
+use sixpack_formats::dataset::Dataset;
 use sixpack_train::Recipe;
 use sixpack_train::recipe::Pack;
 
@@ -52,7 +53,8 @@ impl Packing {
             None if recipe.pack.is_some() && !args.no_pack => args.out.join("model.6pk"),
             None => return Ok(None),
         };
-        let dataset = data::open_verified(&args.data, recipe.model.vocab_size, None)?;
+        // Contents are checked when they are read.
+        let dataset = Dataset::open(&args.data)?;
         if dataset.val_shards().is_empty() {
             let reason = "has no validation shards to score what is packed on; --no-pack only trains";
             return Err(misuse(format!("{} {reason}", args.data.display())));

@@ -39,7 +39,12 @@ pub struct Ranks<'a> {
     pub share: bool,
     /// The way, in words, where there are several.
     pub way: Option<String>,
+    /// What may end.
+    nccl: Option<(Arc<Communicator>, Lost)>,
 }
+
+/// The rank that was lost, and why.
+type Lost = Arc<Mutex<Option<(usize, String)>>>;
 
 /// What a rank says of its GPU.
 #[derive(Serialize, Deserialize)]
@@ -55,13 +60,21 @@ struct Can {
 impl<'a> Ranks<'a> {
     /// A single one.
     pub fn alone() -> Ranks<'static> {
-        Ranks { all: Box::new(crate::Alone), overlap: false, share: false, way: None }
+        Ranks { all: Box::new(crate::Alone), overlap: false, share: false, way: None, nccl: None }
     }
 
-    /// Agrees with the others on a way.
+    /// Whether the way is open: sums end without a result when it is ended.
     ///
     /// # Errors
-    /// If a rank was lost, or NCCL fails where all have it.
+    /// Why it was ended.
+    pub fn check(&self) -> Result<()> {
+        self.nccl.as_ref().map_or(Ok(()), |(communicator, lost)| said(lost, communicator.check()))
+    }
+
+    /// Agrees with the others on a way: by the host too where NCCL fails to start.
+    ///
+    /// # Errors
+    /// If a rank was lost.
     pub fn meet(gpu: &Arc<Gpu>, all: &'a dyn Collective) -> Result<Self> {
         if all.rank().world == 1 {
             return Ok(Self::alone());
@@ -79,14 +92,15 @@ impl<'a> Ranks<'a> {
                 let overlap = of_all[0].way == "overlap";
                 let when = if overlap { "while backward goes on" } else { "after backward" };
                 let way = Some(format!("gradients go by NCCL {version}, {when}"));
-                Self { all: Box::new(nccl), overlap, share: true, way }
+                let open = Some((Arc::clone(&nccl.communicator), Arc::clone(&nccl.lost)));
+                Self { all: Box::new(nccl), overlap, share: true, way, nccl: open }
             }
             Err(reason) => {
                 // Each goes through all matrices, for itself: to the same bits.
                 gpu.do_not_search();
                 let all = ByHost { gpu: Arc::clone(gpu), all };
                 let way = Some(format!("gradients go by way of the host: {reason}"));
-                Self { all: Box::new(all), overlap: false, share: false, way }
+                Self { all: Box::new(all), overlap: false, share: false, way, nccl: None }
             }
         })
     }
@@ -122,8 +136,7 @@ struct Nccl<'a> {
     all: &'a dyn Collective,
     gpu: Arc<Gpu>,
     communicator: Arc<Communicator>,
-    /// The rank that was lost, and why.
-    lost: Arc<Mutex<Option<(usize, String)>>>,
+    lost: Lost,
 }
 
 impl<'a> Nccl<'a> {

@@ -61,7 +61,14 @@ int perform(Lock &lock, Stream &stream);
 
 int until(Lock &lock, const Mark &mark) {
     while (!mark.done) {
-        if (const int code = perform(lock, *mark.stream)) {
+        Stream &stream = *mark.stream;
+        if (stream.busy) {
+            // Who goes on with it may take its next work at once, and that may wait for what this thread has under way.
+            all().moved.wait(lock, [&] { return mark.done || !stream.busy; });
+            if (const int code = all().lost[stream.device]) {
+                return code;
+            }
+        } else if (const int code = perform(lock, stream)) {
             return code;
         }
     }
